@@ -1,0 +1,1 @@
+"""Runs models: knows tokens, not HTTP, not Databricks, not SQL."""

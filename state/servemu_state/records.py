@@ -1,0 +1,121 @@
+"""The frozen records that cross the border of the state: no ORM object ever does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+JsonObject = Mapping[str, Any]
+"""A JSON object that is stored and given back unread."""
+
+
+class ConfigUpdate(StrEnum):
+    """`state.config_update` of an endpoint (databricks-sdk `EndpointStateConfigUpdate`)."""
+
+    NOT_UPDATING = "NOT_UPDATING"
+    IN_PROGRESS = "IN_PROGRESS"
+    UPDATE_FAILED = "UPDATE_FAILED"
+    UPDATE_CANCELED = "UPDATE_CANCELED"
+
+
+class EntityState(StrEnum):
+    """`state.deployment` of a served entity (databricks-sdk `ServedModelStateDeployment`)."""
+
+    CREATING = "DEPLOYMENT_CREATING"
+    READY = "DEPLOYMENT_READY"
+    RECOVERING = "DEPLOYMENT_RECOVERING"
+    FAILED = "DEPLOYMENT_FAILED"
+    ABORTED = "DEPLOYMENT_ABORTED"
+    STOPPED = "DEPLOYMENT_STOPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedEntity:
+    """One served entity of a config version, with the defaults filled in."""
+
+    name: str
+    state: EntityState
+    state_message: str
+    creator: str
+    created_at: float
+    """Seconds since the epoch, on the workspace's clock."""
+    entity_name: str | None = None
+    entity_version: str | None = None
+    min_provisioned_throughput: int | None = None
+    """Tokens/s."""
+    max_provisioned_throughput: int | None = None
+    """Tokens/s."""
+    settings: JsonObject = field(default_factory=dict)
+    """All other wire fields of the entity (workload_type, environment_vars, …), echoed as given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The share of the traffic that one served entity gets."""
+
+    served_entity: str
+    traffic_percentage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Bringing one config version up: what is deployed, and how far it has come."""
+
+    config_version: int
+    entities: tuple[ServedEntity, ...]
+    routes: tuple[Route, ...]
+    started_at: float
+    """Seconds since the epoch, on the workspace's clock."""
+    stage: int = 0
+    """Index into the timeline's stages."""
+    due_at: float | None = None
+    """When the stage ends, on the workspace's clock; None once settled."""
+    fault: JsonObject | None = None
+    """The lifecycle fault that was drawn for this deployment: `{"rule": id, "effect": {…}}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A serving endpoint. `active` answers requests; `pending` is coming up, or failed to."""
+
+    id: str
+    """32 lower-case hex digits."""
+    workspace: str
+    name: str
+    creator: str
+    created_at: float
+    updated_at: float
+    config_update: ConfigUpdate
+    last_config_version: int = 0
+    """The highest version ever given out: a failed update uses its number up."""
+    tags: tuple[tuple[str, str], ...] = ()
+    settings: JsonObject = field(default_factory=dict)
+    """Wire fields that are kept and echoed: description, task, route_optimized, ai_gateway, …"""
+    active: Deployment | None = None
+    pending: Deployment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line of an endpoint's history."""
+
+    endpoint_id: str
+    at: float
+    type: str
+    status: str
+    message: str
+    config_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRule:
+    """A fault rule and its ledger."""
+
+    workspace: str
+    id: str
+    rule: JsonObject
+    """The rule as it was validated and will be shown (design §10)."""
+    created_at: float
+    matched: int = 0
+    fired: int = 0
+    last_request_id: str | None = None
