@@ -1,0 +1,1 @@
+"""Failures on demand: rules, presets, effects, ledger."""

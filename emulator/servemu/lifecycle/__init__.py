@@ -1,0 +1,1 @@
+"""How an endpoint comes up, changes and goes."""

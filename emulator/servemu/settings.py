@@ -1,0 +1,86 @@
+"""All settings: flags, `SERVEMU_*` variables, `servemu.toml`. The only reader of the environment."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class Settings(BaseSettings):
+    """What can be set, with its default. First flags, then variables, then the file."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVEMU_", extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8484, ge=0, le=65535, description="0 picks a free one.")
+    database: str = Field(":memory:", description="A file, a SQLAlchemy URL, or :memory:.")
+    engine: Literal["local", "synthetic"] = "local"
+    speedup: float = Field(
+        60.0, gt=0, description="Lifecycle durations are the real service's, divided by this."
+    )
+    auth: Literal["open", "strict"] = Field(
+        "open", description="open: any token is somebody. strict: only those of `tokens`."
+    )
+    tokens: tuple[str, ...] = Field((), description="The tokens that strict auth accepts.")
+    model_store: Path = Field(Path("~/.cache/servemu/models"), description="Converted weights.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: float32 on CPU (greedy text independent of the batch)."
+    )
+    max_sequences: int = Field(32, gt=0, description="Sequences one engine runs at once.")
+    max_resident_models: int = Field(4, gt=0, description="Idle ones past this are unloaded.")
+    max_body_bytes: int = Field(
+        4 * 1024 * 1024, gt=0, description="Foundation models take 4 MB (facts/data_plane §5)."
+    )
+    request_timeout: float = Field(
+        297.0, gt=0, description="Seconds; the documented limit (facts/data_plane §5)."
+    )
+    max_queue_seconds: float = Field(
+        10.0, gt=0, description="A request that would wait longer for its tokens gets a 429."
+    )
+    throughput_grid: Literal["lenient", "strict"] = Field(
+        "lenient",
+        description="lenient: sizes are rounded up to the chunk. strict: others are refused. "
+        "No rejection was ever seen (facts/provisioned_throughput §2).",
+    )
+    throughput_scale: float = Field(
+        1.0, gt=0, le=1, description="Shrinks every token budget, for slow machines."
+    )
+    catalog: dict[str, Any] = Field(
+        default_factory=dict, description="Your own families and models, or other values for ours."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, toml
+
+
+def load_settings(config: Path | None, **flags: object) -> Settings:
+    """Settings from a file, the environment and the flags that were given (None: not given).
+
+    Raises pydantic's `ValidationError`, `OSError`, `tomllib.TOMLDecodeError`.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    if config is None:
+        return Settings(**given)  # type: ignore[arg-type]
+    with config.open("rb"):  # pydantic-settings passes over a file that is not there
+        pass
+
+    class FileSettings(Settings):
+        model_config = SettingsConfigDict(toml_file=config)
+
+    return FileSettings(**given)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Provisioned tokens/s: budgets and admission."""
