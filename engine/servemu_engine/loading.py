@@ -1,0 +1,199 @@
+"""A local folder onto a device: the only file that calls `from_pretrained`."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servemu_engine.errors import LoadFailed
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+_DTYPES = ("float32", "bfloat16", "float16")
+_UNBOUNDED = 10**9
+"""Tokenizers without a limit of their own say `model_max_length` = 10**30."""
+
+_verbosity_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in evaluation mode on its device, with its tokenizer."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    dtype: str
+    """float32, bfloat16 or float16."""
+    device: str
+    """cpu, cuda, cuda:1, …"""
+    context_length: int
+    """Most tokens that positions and tokenizer allow."""
+    num_parameters: int
+    """Tied weights counted once."""
+    num_bytes: int
+    """Parameters and buffers on the device."""
+
+
+def load_causal_lm(folder: Path, *, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+    """Load a text generator from a safetensors folder. Raises `LoadFailed`.
+
+    `dtype` "auto" is float32 on CPU, bfloat16 on CUDA; `device` "auto" is cuda if there is one.
+    """
+    _check_folder(folder)
+    from transformers import AutoModelForCausalLM
+
+    return _load(folder, AutoModelForCausalLM, _placement(folder, dtype, device))
+
+
+def load_encoder(folder: Path, *, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+    """Load a text encoder (no head) from a safetensors folder. Raises `LoadFailed`.
+
+    `dtype` and `device` as in `load_causal_lm`. A pooler the weights lack is left untrained: the
+    hidden states are pooled outside of the model.
+    """
+    _check_folder(folder)
+    from transformers import AutoModel
+
+    return _load(folder, AutoModel, _placement(folder, dtype, device))
+
+
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    dtype: str
+    device: str
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise LoadFailed(f"model {folder.name!r}: there is no folder {folder}")
+    if not (folder / "config.json").is_file():
+        raise LoadFailed(f"model {folder.name!r}: {folder} has no config.json")
+    _check_json(folder, "config.json")
+    if any(folder.glob("*.safetensors")):
+        return
+    for pattern in _PICKLES:
+        for pickle in sorted(folder.glob(pattern)):
+            raise LoadFailed(
+                f"model {folder.name!r}: {pickle.name} is not safetensors; "
+                "pickled weights can run code and are not loaded"
+            )
+    raise LoadFailed(f"model {folder.name!r}: {folder} has no *.safetensors file")
+
+
+def _placement(folder: Path, dtype: str, device: str) -> _Placement:
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    if dtype not in _DTYPES:
+        raise LoadFailed(f"model {folder.name!r}: dtype {dtype!r} is not one of {list(_DTYPES)}")
+    return _Placement(dtype, device)
+
+
+def _load(folder: Path, auto_class: type, placement: _Placement) -> LoadedModel:
+    import torch
+
+    try:
+        with _silent_transformers():
+            tokenizer = _read_tokenizer(folder)
+            model = _read_model(folder, auto_class, getattr(torch, placement.dtype))
+        model.eval().requires_grad_(False).to(placement.device)
+    except LoadFailed:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise LoadFailed(
+            f"model {folder.name!r} does not fit into the memory of {placement.device} "
+            f"as {placement.dtype}: {error}"
+        ) from error
+    # A border like the engine loop: what a foreign config or tokenizer file makes the libraries
+    # raise is open-ended (`tokenizers` raises a bare Exception for a broken file).
+    except Exception as error:
+        reason = str(error).strip() or type(error).__name__
+        raise LoadFailed(f"model {folder.name!r} cannot be loaded: {reason}") from error
+    return LoadedModel(
+        model,
+        tokenizer,
+        placement.dtype,
+        placement.device,
+        _context_length(model, tokenizer),
+        sum(p.numel() for p in model.parameters()),
+        _num_bytes(model),
+    )
+
+
+def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt")
+    if not any((folder / name).is_file() for name in files):
+        raise LoadFailed(f"model {folder.name!r}: {folder} has no tokenizer.json")
+    if (folder / "tokenizer.json").is_file():
+        _check_json(folder, "tokenizer.json")
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _read_model(folder: Path, auto_class: type, dtype: "torch.dtype") -> "PreTrainedModel":
+    model, report = auto_class.from_pretrained(  # type: ignore[attr-defined]
+        folder,
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # Without this, transformers fills what is missing with random numbers and only warns.
+    missing = sorted(k for k in report["missing_keys"] if not k.startswith("pooler."))
+    if missing:
+        raise LoadFailed(
+            f"model {folder.name!r}: the safetensors lack {len(missing)} of the tensors that "
+            f"{type(model).__name__} needs, first {missing[0]!r}"
+        )
+    return model
+
+
+def _check_json(folder: Path, name: str) -> None:
+    try:
+        json.loads((folder / name).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LoadFailed(f"model {folder.name!r}: {name} is not valid JSON: {error}") from error
+
+
+def _context_length(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
+    config = model.config.get_text_config()
+    limits = [
+        getattr(config, "max_position_embeddings", None),
+        getattr(config, "n_positions", None),
+        tokenizer.model_max_length,
+    ]
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < _UNBOUNDED]
+    return min(known, default=2048)
+
+
+def _num_bytes(model: "torch.nn.Module") -> int:
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """No log lines and no progress bars; what was set before is put back."""
+    from transformers.utils import logging
+
+    with _verbosity_lock:
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(logging.CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
