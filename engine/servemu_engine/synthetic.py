@@ -1,0 +1,290 @@
+"""An engine and embedder without a model: instant, deterministic, no torch."""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from servemu_engine.base import (
+    Chunk,
+    EmbedRequest,
+    EngineInfo,
+    FinishReason,
+    GenerateRequest,
+    Message,
+    PreparedEmbedRequest,
+    PreparedRequest,
+    Sampling,
+    TokenLogprob,
+)
+from servemu_engine.errors import EngineClosed, InvalidPrompt, PromptTooLong
+from servemu_engine.synthetic_text import (
+    made_up_logprob,
+    pieces,
+    reply,
+    token_id,
+    topic_of,
+    unit,
+    vector,
+)
+
+_SHORTEST_REPLY = 16
+_CHUNKS_PER_TURN = 64
+"""Chunks taken in a row before other tasks of the event loop get a turn."""
+_FRAME = ("<|start|>", "<|end|>")
+"""What an encoder puts around each text; counted and billed like words."""
+_DIMENSIONS = 384
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """How the synthetic engine answers."""
+
+    tokens_per_chunk: int = 1
+    """Tokens in a chunk; the last one may have fewer."""
+    mean_tokens: int | None = 96
+    """Average length at which an answer ends by itself; None: only at `max_tokens`."""
+
+
+_DEFAULT_REPLIES = Replies()
+
+
+class SyntheticEngine:
+    """Plausible English and hashed vectors. Implements `Engine` and `Embedder`.
+
+    Tokens are words and marks (`synthetic_text.pieces`). The text follows from prompt and seed; at
+    temperature 0 from the prompt alone; above 0 without a seed it is a fresh draw from `rng`.
+    It is written as it is read, so a reader that stands still costs nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        context_length: int = 131072,
+        replies: Replies = _DEFAULT_REPLIES,
+        rng: Random | None = None,
+    ) -> None:
+        self._name = name
+        self._context_length = context_length
+        self._replies = replies
+        self._rng = rng or Random()
+        self._closed = False
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo(
+            name=self._name,
+            kind="synthetic",
+            architecture="synthetic",
+            dtype="none",
+            device="none",
+            context_length=self._context_length,
+            num_parameters=0,
+            num_bytes=0,
+            load_seconds=0.0,
+        )
+
+    def start(self) -> None:
+        """Nothing to load."""
+
+    def close(self) -> None:
+        """Fail what runs, at its next chunk, with `EngineClosed`. May be called twice."""
+        self._closed = True
+
+    def prepare(self, request: GenerateRequest) -> PreparedRequest:
+        """Count the prompt's tokens. Raises `PromptTooLong`, `InvalidPrompt`."""
+        prompt = _prompt_pieces(request)
+        limit = request.context_length or self._context_length
+        room = limit - len(prompt)
+        if room < 1:
+            raise PromptTooLong(len(prompt), limit)
+        asked = request.sampling.max_tokens
+        return PreparedRequest(
+            request,
+            tuple(map(token_id, prompt[-self._context_length :])),
+            len(prompt),
+            room if asked is None else min(asked, room),
+        )
+
+    def submit(self, prepared: PreparedRequest) -> "SyntheticGeneration":
+        """Start an answer. Raises `EngineClosed`."""
+        self.check_open()
+        indices = range(prepared.request.n)
+        return SyntheticGeneration(self, [self._answer(prepared, index) for index in indices])
+
+    def prepare_embed(self, request: EmbedRequest) -> PreparedEmbedRequest:
+        """Cut each text to the context and count it. Raises `InvalidPrompt`."""
+        if not request.texts:
+            raise InvalidPrompt("there is no text to embed")
+        limit = request.context_length or self._context_length
+        ids = tuple(tuple(map(token_id, _framed(text, limit))) for text in request.texts)
+        return PreparedEmbedRequest(request, ids, sum(map(len, ids)))
+
+    async def embed(self, prepared: PreparedEmbedRequest) -> Sequence[Sequence[float]]:
+        """Vectors `[text, dimension]`, 384 wide unless asked otherwise. Raises `EngineClosed`."""
+        request = prepared.request
+        vectors = []
+        for text, ids in zip(request.texts, prepared.token_ids, strict=True):
+            self.check_open()
+            words = pieces(text)[: len(ids) - len(_FRAME)]
+            values = vector(words, request.dimensions or _DIMENSIONS)
+            vectors.append(unit(values) if request.normalize else values)
+            await asyncio.sleep(0)  # a long batch is pure computing: give others a turn
+        return vectors
+
+    def check_open(self) -> None:
+        """Raises `EngineClosed` after `close`."""
+        if self._closed:
+            raise EngineClosed(f"engine {self._name!r} is closed")
+
+    def _answer(self, prepared: PreparedRequest, index: int) -> Iterator[Chunk]:
+        sampling = prepared.request.sampling
+        draw = f"{self._name} {_fingerprint(prepared.request)}"
+        if sampling.temperature > 0:
+            seed = self._rng.getrandbits(64) if sampling.seed is None else sampling.seed
+            draw += f" {seed} {index}"
+        topic = topic_of(_question(prepared.request))
+        plan = _Plan(index, prepared.max_tokens, sampling, self._replies.tokens_per_chunk)
+        return _chunks(plan, _tokens(topic, self._replies.mean_tokens, Random(draw)))
+
+
+class SyntheticGeneration:
+    """The running answers of one request, a chunk of each in turn."""
+
+    def __init__(self, engine: SyntheticEngine, answers: list[Iterator[Chunk]]) -> None:
+        self._engine = engine
+        self._answers = deque(answers)
+        self._taken = 0
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._answers:
+            self._engine.check_open()
+        self._taken += 1
+        if self._taken % _CHUNKS_PER_TURN == 0:
+            await asyncio.sleep(0)  # nothing here ever waits: without it a reader starves the loop
+        while self._answers:
+            chunk = next(self._answers[0], None)
+            if chunk is not None:
+                self._answers.rotate(-1)
+                return chunk
+            self._answers.popleft()
+        raise StopAsyncIteration
+
+    async def __aenter__(self) -> "SyntheticGeneration":
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._answers.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    index: int
+    max_tokens: int
+    sampling: Sampling
+    tokens_per_chunk: int
+
+
+def _prompt_pieces(request: GenerateRequest) -> list[str]:
+    if bool(request.messages) == bool(request.prompt):
+        raise InvalidPrompt("exactly one of messages and prompt must be given and not be empty")
+    if request.prompt and not request.use_chat_template:
+        return pieces(request.prompt)
+    prompt = []
+    for message in request.messages or (Message("user", request.prompt),):
+        prompt += [f"<|{message.role}|>", *pieces(message.content), "<|end|>"]
+    return [*prompt, "<|assistant|>"]
+
+
+def _question(request: GenerateRequest) -> str:
+    asked = [m.content for m in request.messages if m.role == "user"]
+    return asked[-1] if asked else request.prompt
+
+
+def _fingerprint(request: GenerateRequest) -> str:
+    parts = [request.prompt, str(request.use_chat_template)]
+    parts += [f"{m.role}\0{m.content}" for m in request.messages]
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _framed(text: str, limit: int) -> list[str]:
+    words = pieces(text)[: max(limit - len(_FRAME), 0)]
+    return [_FRAME[0], *words, _FRAME[1]]
+
+
+def _tokens(topic: str, mean: int | None, rng: Random) -> Iterator[tuple[str, bool]]:
+    """The answer's tokens, each with whether the answer ends there by itself."""
+    spread = 0 if mean is None else max(mean - _SHORTEST_REPLY, 0)
+    own_length = _SHORTEST_REPLY + rng.randint(0, 2 * spread)
+    written = 0
+    for sentence in reply(topic, rng):
+        written += len(sentence)
+        is_last = mean is not None and written >= own_length
+        for piece in sentence[:-1]:
+            yield piece, False
+        yield sentence[-1], is_last
+        if is_last:
+            return
+
+
+def _chunks(plan: _Plan, tokens: Iterator[tuple[str, bool]]) -> Iterator[Chunk]:
+    """Chunks of one answer; the last one, and only that, has the finish reason."""
+    if plan.max_tokens < 1:
+        yield Chunk(plan.index, "", 0, (), "length")
+        return
+    cut = _StopCut(plan.sampling.stop)
+    logprobs: list[TokenLogprob] = []
+    text, num_unsent = "", 0
+    for count, (piece, ends_here) in enumerate(tokens, start=1):
+        num_unsent += 1
+        text += cut.push(piece)
+        if plan.sampling.logprobs:
+            logprobs.append(made_up_logprob(piece, count, plan.sampling.top_logprobs))
+        reason: FinishReason | None = None
+        if cut.found or ends_here:
+            reason = "stop"
+        elif count >= plan.max_tokens:
+            reason = "length"
+        elif num_unsent < plan.tokens_per_chunk or not text:
+            continue
+        if reason is not None:
+            text += cut.held
+        yield Chunk(plan.index, text, num_unsent, tuple(logprobs), reason)
+        if reason is not None:
+            return
+        logprobs.clear()
+        text, num_unsent = "", 0
+
+
+class _StopCut:
+    """Lets text through up to the first stop string, holding back what may be the start of one."""
+
+    def __init__(self, stop: tuple[str, ...]) -> None:
+        self._stop = tuple(filter(None, stop))
+        self.held = ""
+        self.found = False
+
+    def push(self, piece: str) -> str:
+        if not self._stop:
+            return piece
+        text = self.held + piece
+        self.held = ""
+        starts = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        if starts:
+            self.found = True
+            return text[: min(starts)]
+        keep = max(_overlap(text, stop) for stop in self._stop)
+        self.held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)
