@@ -108,6 +108,17 @@ def test_embedding_families_have_the_documented_vectors(catalog: Catalog) -> Non
     }
 
 
+def test_stand_in_follows_the_task(catalog: Catalog) -> None:
+    for family in catalog.families.values():
+        is_embedder = family.tasks == ("llm/v1/embeddings",)
+        assert family.stand_in == ("all-minilm-l6-v2" if is_embedder else "smollm2-135m-instruct")
+
+
+def test_users_family_may_name_its_own_stand_in() -> None:
+    changed = load_catalog({"families": {"llama-8b": {"stand_in": "my-model"}}})
+    assert changed.models[LLAMA_8B].family.stand_in == "my-model"
+
+
 def test_8b_takes_the_observed_ninety_seconds_and_gives_up_after_29_minutes(
     catalog: Catalog,
 ) -> None:

@@ -102,7 +102,7 @@ FAMILY: Mapping[str, Rule] = {
     "capacity_wait_seconds": AMOUNT,
     "ttft_ms": AMOUNT,
     "tpot_ms": AMOUNT,
-    "stand_in": TEXT,
+    "stand_in": MAYBE_TEXT,
     "single_entity": FLAG,
     "autoscales": FLAG,
     "legacy": FLAG,

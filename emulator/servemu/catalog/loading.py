@@ -88,7 +88,8 @@ def _family(name: str, row: dict[str, Any]) -> Family:
         raise CatalogInvalid(path, "tokens_per_unit", given, "a number, together with unit_chunk")
     if "llm/v1/embeddings" in row["tasks"] and "dimensions" not in row:
         raise CatalogInvalid(path, "dimensions", None, "a whole number, for llm/v1/embeddings")
-    return Family(**row | {"name": name, "tasks": tuple(row["tasks"])})
+    stand_in = row.get("stand_in") or _read("families.toml")["stand_ins"][row["tasks"][0]]
+    return Family(**row | {"name": name, "tasks": tuple(row["tasks"]), "stand_in": stand_in})
 
 
 def _model(name: str, row: dict[str, Any], families: Mapping[str, Family]) -> CatalogModel:
