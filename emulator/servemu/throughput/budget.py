@@ -35,6 +35,8 @@ class TokenBudget:
         self.max_wait = max_wait
         self.entrance = Line()
         """Requests that wait to be admitted; its head is the only one that pays its prompt."""
+        self.in_flight = 0
+        """Requests that wait to be admitted, or run."""
         self.paid = 0
         """Tokens paid since the start, for the throughput certificate."""
         self.set_rate(rate)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
+class Place:
+    """Somebody's place in a line, and how many tokens they still wait for."""
+
     tokens: int
     called: asyncio.Future[None]
 
@@ -17,27 +19,37 @@ class Line:
     """Belongs to one event loop. The head has the turn until it leaves the `async with`."""
 
     def __init__(self) -> None:
-        self._places: deque[_Place] = deque()
+        self._places: deque[Place] = deque()
         self.tokens = 0
-        """Sum of what all in line, the head included, have come for."""
+        """What all in line, the head included, still wait for."""
 
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def head_tokens(self) -> int:
+        """What the head still waits for."""
+        return self._places[0].tokens if self._places else 0
+
     @asynccontextmanager
-    async def turn(self, tokens: int) -> AsyncIterator[None]:
+    async def turn(self, tokens: int) -> AsyncIterator[Place]:
         """Stand in line for `tokens` and hold the turn. Cancelled: the place is freed."""
-        place = _Place(tokens, asyncio.get_running_loop().create_future())
+        place = Place(tokens, asyncio.get_running_loop().create_future())
         self._places.append(place)
         self.tokens += tokens
         try:
             if self._places[0] is not place:
                 await place.called
-            yield
+            yield place
         finally:
             self._leave(place)
 
-    def _leave(self, place: _Place) -> None:
+    def served(self, place: Place, tokens: int) -> None:
+        """The place has got some of its tokens."""
+        place.tokens -= tokens
+        self.tokens -= tokens
+
+    def _leave(self, place: Place) -> None:
         was_head = self._places[0] is place
         self._places.remove(place)
         self.tokens -= place.tokens

@@ -1,0 +1,170 @@
+"""`llm/v1/chat`: the request (facts/data_plane §2.1), and its answer (§3.1 to §3.3)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, JsonValue
+
+from servemu.schemas.answers import Choice, Shape
+from servemu.schemas.decoding import Body, refuse
+from servemu.schemas.sampling import GenerationFields
+from servemu_engine.base import GenerateRequest, Message, Role, TokenLogprob
+
+NOT_SERVED_YET: Mapping[str, Sequence[JsonValue]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "reasoning_effort": (),
+    "thinking": ({"type": "disabled"},),
+    "service_tier": ("default",),
+}
+"""Fields this version knows but does not serve → the values that ask for nothing."""
+
+ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+
+
+class ContentPart(Body):
+    """An item of a content list. Text only: the models played here see nothing else."""
+
+    type: str
+    text: str = ""
+    image_url: JsonValue = None
+    document: JsonValue = None
+    file: JsonValue = None
+    summary: JsonValue = None
+
+
+def _parts(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+class ChatMessage(Body):
+    """One message as it is sent."""
+
+    role: str
+    content: Annotated[list[ContentPart], BeforeValidator(_parts)] = Field(default_factory=list)
+    name: str = ""
+    """Ignored. litellm leaves it out for users: the service may refuse it there (GUESS)."""
+    tool_call_id: str = ""
+    tool_calls: list[JsonValue] = Field(default_factory=list)
+
+
+class ChatRequest(GenerationFields):
+    """Body of a chat call."""
+
+    messages: list[ChatMessage]
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: JsonValue = None
+    tool_choice: JsonValue = None
+    response_format: JsonValue = None
+    reasoning_effort: JsonValue = None
+    thinking: JsonValue = None
+    service_tier: JsonValue = None
+
+    def generate_request(self, context_length: int) -> GenerateRequest:
+        """What the engine is asked. Raises `BadRequest`."""
+        self._refuse_what_is_not_served()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise refuse("logprobs must be true when top_logprobs is given")
+        return GenerateRequest(
+            messages=_conversation(self.messages),
+            sampling=self.sampling(logprobs=self.logprobs, top_logprobs=self.top_logprobs or 0),
+            n=self.n,
+            context_length=context_length,
+        )
+
+    def _refuse_what_is_not_served(self) -> None:
+        for name, harmless in NOT_SERVED_YET.items():
+            value = getattr(self, name)
+            if value is not None and value not in harmless:
+                raise refuse(f"{name} is not served by this version of the emulator yet")
+
+
+def _conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+    """The messages in an order the service takes: system once and first, no tool without a call."""
+    if not messages:
+        raise refuse("messages must be a non-empty list")
+    for place, message in enumerate(messages):
+        _check_role(place, message)
+    _check_tool_order(messages)
+    if any(message.tool_calls for message in messages):
+        raise refuse("tool_calls is not served by this version of the emulator yet")
+    return tuple(
+        Message(ROLES[message.role], _text(place, message))
+        for place, message in enumerate(messages)
+    )
+
+
+def _check_role(place: int, message: ChatMessage) -> None:
+    """The rules are facts/data_plane §2.1, the texts a GUESS."""
+    path = f"messages.{place}"
+    if message.role not in ROLES:
+        raise refuse(f"{path}.role must be one of system, user, assistant, tool")
+    if message.role == "system" and place > 0:
+        raise refuse(f"{path}.role must not be system: a system message comes once and first")
+    if message.role == "tool" and not message.tool_call_id:
+        raise refuse(f"{path}.tool_call_id must be given for the role tool")
+
+
+def _check_tool_order(messages: Sequence[ChatMessage]) -> None:
+    called = False
+    for place, message in enumerate(messages):
+        if message.role == "tool" and not called:
+            raise refuse(f"messages.{place} must follow the assistant message with its tool call")
+        called = called or bool(message.tool_calls)
+
+
+def _text(place: int, message: ChatMessage) -> str:
+    if not message.content and message.role != "assistant":
+        raise refuse(f"messages.{place}.content must be given")
+    for part in message.content:
+        if part.type != "text":
+            raise refuse(f"content of type {part.type} is not supported by this model")
+    return "".join(part.text for part in message.content)
+
+
+def _choice(index: int, choice: Choice) -> dict[str, object]:
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": "".join(choice.parts)},
+        "finish_reason": choice.finish_reason,
+        "logprobs": logprobs_content(choice.logprobs) if choice.logprobs else None,
+    }
+
+
+def _delta(index: int, choice: Choice, text: str) -> dict[str, object]:
+    delta = {"content": text} if choice.shown else {"role": "assistant", "content": text}
+    return {
+        "index": index,
+        "delta": delta,
+        "finish_reason": choice.finish_reason,
+        "logprobs": logprobs_content(choice.logprobs) if choice.logprobs else None,
+    }
+
+
+CHAT = Shape("chatcmpl_", "chat.completion", "chat.completion.chunk", _choice, _delta)
+
+
+def logprobs_content(logprobs: Sequence[TokenLogprob]) -> dict[str, object]:
+    """`choices[].logprobs` (facts/data_plane §3.3)."""
+    return {
+        "content": [
+            {**_logprob(token), "top_logprobs": [_logprob(top) for top in token.top]}
+            for token in logprobs
+        ]
+    }
+
+
+def _logprob(token: TokenLogprob) -> dict[str, object]:
+    # JSON has no -Infinity; -9999 is what OpenAI sends for a token that cannot come.
+    return {
+        "token": token.text,
+        "logprob": max(token.logprob, -9999.0),
+        "bytes": list(token.raw),
+    }

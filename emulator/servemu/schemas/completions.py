@@ -1,0 +1,65 @@
+"""`llm/v1/completions`: the request (facts/data_plane §2.2), and its answer (§3.4)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from servemu.schemas.answers import Choice, Shape
+from servemu.schemas.decoding import refuse
+from servemu.schemas.sampling import GenerationFields, Strings
+from servemu_engine.base import GenerateRequest
+
+
+class CompletionsRequest(GenerationFields):
+    """Body of a completions call. `logprobs` is not listed by the docs: an unknown field."""
+
+    prompt: Strings
+    suffix: str = ""
+    echo: bool = False
+    use_raw_prompt: bool = False
+    error_behavior: Literal["error", "truncate"] = "error"
+    """truncate: as many tokens as possible when the time or the context is over. The docs have it
+    for pay-per-token only; here every endpoint takes it."""
+
+    def generate_requests(self, context_length: int) -> tuple[GenerateRequest, ...]:
+        """What the engine is asked, one for each prompt. Raises `BadRequest`."""
+        if not self.prompt:
+            raise refuse("prompt must be a string or a non-empty list of strings")
+        if self.stream and self.n > 1 and len(self.prompt) > 1:
+            # Both texts of a prompt would carry its index: nobody could tell them apart (GUESS).
+            raise refuse("n must be 1 when several prompts are streamed")
+        sampling = self.sampling()
+        return tuple(
+            GenerateRequest(
+                prompt=prompt,
+                use_chat_template=not self.use_raw_prompt,
+                sampling=sampling,
+                n=self.n,
+                context_length=context_length,
+            )
+            for prompt in self.prompt
+        )
+
+    def check_context(self, prompt_tokens: Sequence[int], limit: int) -> None:
+        """An answer that cannot fit is an error by default. Raises `BadRequest`, text GUESS."""
+        asked = self.max_tokens or 0
+        longest = max(prompt_tokens)
+        if self.error_behavior == "error" and longest + asked > limit:
+            raise refuse(
+                f"prompt token count ({longest}) plus max_tokens ({asked}) cannot exceed {limit}"
+            )
+
+
+def _choice(index: int, choice: Choice) -> dict[str, object]:
+    return _item(index, "".join(choice.parts), choice)
+
+
+def _delta(index: int, choice: Choice, text: str) -> dict[str, object]:
+    return _item(index, text, choice)
+
+
+def _item(index: int, text: str, choice: Choice) -> dict[str, object]:
+    return {"index": index, "text": text, "finish_reason": choice.finish_reason, "logprobs": None}
+
+
+COMPLETIONS = Shape("cmpl_", "text_completion", "text_completion", _choice, _delta)
+"""The id's prefix and the object name in a stream are GUESSES."""

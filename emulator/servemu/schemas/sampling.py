@@ -1,0 +1,51 @@
+"""The request fields that chat and completions share, and the checks on them."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, JsonValue
+
+from servemu.schemas.decoding import Body, PositiveInt, refuse
+from servemu_engine.base import Sampling
+
+MAX_CHOICES = 5
+"""The docs say any n > 0, the SDK's text 1 to 5 (facts/data_plane §2.1)."""
+
+
+def listed(value: Any) -> Any:
+    """A string where a list of strings may stand."""
+    return [value] if isinstance(value, str) else value
+
+
+Strings = Annotated[list[str], BeforeValidator(listed)]
+
+
+class GenerationFields(Body):
+    """Defaults and ranges: facts/data_plane §2.1."""
+
+    model: str = ""
+    """The endpoint on the OpenAI paths; ignored on /invocations."""
+    max_tokens: PositiveInt | None = None
+    stream: bool = False
+    """False although the docs say true: every client that wants one body omits it (PROBE)."""
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: PositiveInt | None = None
+    stop: Strings = Field(default_factory=list)
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    user: str = ""
+    client_request_id: str = ""
+    usage_context: dict[str, JsonValue] = Field(default_factory=dict)
+
+    def sampling(self, *, logprobs: bool = False, top_logprobs: int = 0) -> Sampling:
+        """What the engine needs of these. Raises `BadRequest`."""
+        if "" in self.stop:
+            raise refuse("stop must not contain an empty string")
+        return Sampling(
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            stop=tuple(self.stop),
+            logprobs=logprobs,
+            top_logprobs=top_logprobs,
+        )

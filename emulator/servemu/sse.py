@@ -1,0 +1,141 @@
+"""Sending an answer: as server-sent events while it grows, or whole; and watching for who left."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from servemu.clock import Clock
+from servemu.errors import ApiError, RequestTimedOut
+from servemu.schemas.answers import Answer
+from servemu_engine.base import Chunk
+
+DONE = b"data: [DONE]\n\n"
+
+T = TypeVar("T")
+
+
+def event(payload: Mapping[str, object]) -> bytes:
+    """`data: {json}` and an empty line. Never a comment: mlflow refuses them (facts §1.3)."""
+    return b"data: " + to_json(payload) + b"\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The ASGI side of one request, and the headers of its answer."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: Mapping[str, str]
+
+
+class Delivery(Protocol):
+    """Brings the chunks of an answer to the client."""
+
+    @property
+    def started(self) -> bool:
+        """The status line has left: from here on a failure can only be told in the body."""
+
+    async def take(self, source: int, chunk: Chunk) -> None:
+        """The next chunk, of prompt number `source`."""
+
+    async def end(self) -> None:
+        """All chunks were taken."""
+
+    async def fail(self, error: ApiError) -> None:
+        """The answer broke off. Raises the error while the status is still free."""
+
+
+def delivery_for(wire: Wire, answer: Answer, *, stream: bool) -> Delivery:
+    """How the client asked for its answer."""
+    return Streamed(wire, answer) if stream else Collected(wire, answer)
+
+
+class Collected:
+    """One JSON body at the end."""
+
+    def __init__(self, wire: Wire, answer: Answer) -> None:
+        self._wire = wire
+        self._answer = answer
+        self.started = False
+
+    async def take(self, source: int, chunk: Chunk) -> None:
+        self._answer.add(source, chunk)
+
+    async def end(self) -> None:
+        self.started = True
+        wire = self._wire
+        body = to_json(self._answer.body())
+        response = Response(body, headers=wire.headers, media_type="application/json")
+        await response(wire.scope, wire.receive, wire.send)
+
+    async def fail(self, error: ApiError) -> None:
+        raise error
+
+
+class Streamed:
+    """Server-sent events, each sent as soon as it is there (facts/data_plane §3.2)."""
+
+    def __init__(self, wire: Wire, answer: Answer) -> None:
+        self._wire = wire
+        self._answer = answer
+        self.started = False
+
+    async def take(self, source: int, chunk: Chunk) -> None:
+        for payload in self._answer.events(source, chunk):
+            await self._send(event(payload), more=True)
+
+    async def end(self) -> None:
+        await self._send(DONE, more=False)
+
+    async def fail(self, error: ApiError) -> None:
+        """An event like an error body, then the end without [DONE]: GUESS, no shape is known."""
+        if not self.started:
+            raise error
+        payload = {"error_code": error.error_code, "message": error.message}
+        await self._send(event(payload), more=False)
+
+    async def _send(self, data: bytes, *, more: bool) -> None:
+        if not self.started:
+            self.started = True
+            head = Response(headers=self._wire.headers, media_type="text/event-stream")
+            del head.headers["content-length"]
+            await self._wire.send(
+                {"type": "http.response.start", "status": 200, "headers": head.raw_headers}
+            )
+        await self._wire.send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+async def attended(
+    work: Coroutine[Any, Any, T], receive: Receive, clock: Clock, deadline: float
+) -> T:
+    """Run `work` while the client is there and `deadline` (monotonic seconds) has not passed.
+
+    Starlette does not stop an endpoint whose client left. The body must have been read. When
+    this returns or raises, `work` has ended. Raises `ClientDisconnect`, `RequestTimedOut`.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    late = asyncio.ensure_future(clock.sleep_until(deadline))
+    everything = (working, gone, late)
+    try:
+        await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        left = gone.done()
+        for task in everything:
+            task.cancel()
+        await asyncio.wait(everything)
+    if not working.cancelled():
+        return working.result()
+    raise ClientDisconnect if left else RequestTimedOut
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
