@@ -26,7 +26,7 @@ class Principal:
 
 
 def principal_of(token: str) -> Principal:
-    """`emu.<workspace>` and `emu.<workspace>.<user>` choose; any other token is the default user."""
+    """`emu.<workspace>[.<user>]` chooses both; any other token is the default user."""
     prefix, _, rest = token.partition(".")
     workspace, _, user = rest.partition(".")
     if prefix != "emu" or not workspace:
@@ -52,7 +52,7 @@ def token_of(headers: Headers) -> str | None:
 
 
 def is_public(path: str) -> bool:
-    """Paths that answer without a token. The emulator's own switches do, for the default workspace."""
+    """Paths that answer without a token: for the emulator's switches, in the default workspace."""
     return path.startswith(("/.well-known/", "/_emulator/", "/oidc/")) or path == "/"
 
 

@@ -8,6 +8,7 @@ ApiError
 ├── ControlPlaneError               carries `details: [RequestInfo]`
 │   ├── MalformedRequest            400 MALFORMED_REQUEST
 │   ├── InvalidParameter            400 INVALID_PARAMETER_VALUE
+│   ├── PermissionDenied            403 PERMISSION_DENIED
 │   ├── EndpointNotFound            404 RESOURCE_DOES_NOT_EXIST
 │   ├── ModelNotFound               404 RESOURCE_DOES_NOT_EXIST
 │   ├── ResourceNotFound            404 RESOURCE_DOES_NOT_EXIST
@@ -75,14 +76,17 @@ class ControlPlaneError(ApiError):
 class MalformedRequest(ControlPlaneError):
     def __init__(
         self,
-        message: str = "Invalid JSON given in the body of the request "
-        "- failed to parse given JSON",
+        message: str = "Invalid JSON given in the body of the request - failed to parse given JSON",
     ) -> None:
         super().__init__(message)
 
 
 class InvalidParameter(ControlPlaneError):
     """A value the service refuses; the message names the field and what was given."""
+
+
+class PermissionDenied(ControlPlaneError):
+    """The caller may not do this to that endpoint."""
 
 
 class EndpointNotFound(ControlPlaneError):
@@ -178,6 +182,7 @@ WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     PathNotFound: (404, "ENDPOINT_NOT_FOUND"),
     MalformedRequest: (400, "MALFORMED_REQUEST"),
     InvalidParameter: (400, "INVALID_PARAMETER_VALUE"),
+    PermissionDenied: (403, "PERMISSION_DENIED"),
     EndpointNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
     ModelNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
     ResourceNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),

@@ -1,4 +1,4 @@
-"""All settings: flags, `SERVEMU_*` variables, `servemu.toml`. The only reader of the environment."""
+"""All settings: flags, `SERVEMU_*` variables, `servemu.toml`. Nobody else reads the environment."""
 
 from pathlib import Path
 from typing import Any, Literal

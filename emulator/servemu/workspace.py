@@ -3,11 +3,10 @@
 import hashlib
 from dataclasses import replace
 
+from servemu.clock import Clock
 from servemu_state import workspaces
 from servemu_state.database import Database
 from servemu_state.records import Workspace
-
-from servemu.clock import Clock
 
 
 class Workspaces:

@@ -1,0 +1,85 @@
+"""The whole HTTP surface on one screen: routes, middleware, exceptions, lifespan."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from servemu.auth import Identity
+from servemu.errors import ApiError
+from servemu.responses import on_api_error, on_unexpected_error
+from servemu.routes import control, endpoints, identity, invocations, openai
+from servemu.routes import provisioned_throughput as throughput
+from servemu.routes.paths import Slashes, on_http_exception
+from servemu.world import World
+
+API = "/api/2.0/serving-endpoints"
+DATA = "/serving-endpoints"
+EMULATOR = "/_emulator"
+
+ROUTES = [
+    Route(API, endpoints.list_all, methods=["GET"]),
+    Route(API, endpoints.create, methods=["POST"]),
+    Route(
+        API + "/get-model-optimization-info/{model}/{version}",
+        throughput.get_model_optimization_info,
+        methods=["GET"],
+    ),
+    Route(API + "/{name}", endpoints.get, methods=["GET"]),
+    Route(API + "/{name}", endpoints.delete, methods=["DELETE"]),
+    Route(API + "/{name}/config", endpoints.update_config, methods=["PUT"]),
+    Route(API + "/{name}/tags", endpoints.patch_tags, methods=["PATCH"]),
+    Route(DATA + "/chat/completions", openai.chat_completions, methods=["POST"]),
+    Route(DATA + "/completions", openai.completions, methods=["POST"]),
+    Route(DATA + "/embeddings", openai.embeddings, methods=["POST"]),
+    Route(DATA + "/{name}/invocations", invocations.invoke, methods=["POST"]),
+    Route(
+        DATA + "/{name}/served-models/{entity}/invocations", invocations.invoke, methods=["POST"]
+    ),
+    Route("/.well-known/databricks-config", identity.databricks_config, methods=["GET"]),
+    Route("/api/2.0/preview/scim/v2/Me", identity.me, methods=["GET"]),
+    Route("/telemetry-ext", identity.telemetry, methods=["POST"]),
+    Route(EMULATOR + "/health", control.health, methods=["GET"]),
+    Route(EMULATOR + "/faults", control.list_faults, methods=["GET"]),
+    Route(EMULATOR + "/faults", control.add_fault, methods=["POST"]),
+    Route(EMULATOR + "/faults", control.clear_faults, methods=["DELETE"]),
+    Route(EMULATOR + "/faults/{id}", control.get_fault, methods=["GET"]),
+    Route(EMULATOR + "/faults/{id}", control.delete_fault, methods=["DELETE"]),
+    Route(EMULATOR + "/presets", control.presets, methods=["GET"]),
+    Route(EMULATOR + "/clock", control.clock, methods=["GET"]),
+    Route(EMULATOR + "/clock/advance", control.advance_clock, methods=["POST"]),
+    Route(EMULATOR + "/models", control.models, methods=["GET"]),
+]
+
+
+def create_app(world: World) -> Starlette:
+    """The emulator as an ASGI app over a wired world, which it closes at the end."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        reconciling = asyncio.create_task(world.reconciler.run())
+        yield
+        reconciling.cancel()
+        with suppress(asyncio.CancelledError):
+            await reconciling
+        await asyncio.to_thread(world.residents.close)
+        world.db.close()
+
+    accepted = world.settings.tokens if world.settings.auth == "strict" else None
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[Middleware(Identity, accepted=accepted), Middleware(Slashes)],
+        exception_handlers={
+            ApiError: on_api_error,
+            HTTPException: on_http_exception,
+            Exception: on_unexpected_error,
+        },
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.world = world
+    return app

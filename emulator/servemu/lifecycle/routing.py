@@ -1,0 +1,139 @@
+"""Which served entity answers a request, what runs it and which budget it draws on."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from servemu.catalog import Catalog, CatalogModel, provisioned_rate, replicas
+from servemu.clock import Clock
+from servemu.errors import EndpointNotReady, InvocationEndpointNotFound, ModelServerUnavailable
+from servemu.residents import Residents
+from servemu.schemas.rendering import is_ready
+from servemu.serving import Served
+from servemu.settings import Settings
+from servemu.throughput.budget import TokenBudget
+from servemu_engine.base import Embedder, Engine
+from servemu_engine.errors import LoadFailed
+from servemu_state import endpoints
+from servemu_state.database import Database
+from servemu_state.records import Deployment, Endpoint, ServedEntity
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The choice, before the engine is asked for."""
+
+    entity: str
+    model: CatalogModel
+    budget: TokenBudget
+
+
+class TrafficRouter:
+    """Routes by traffic percentage; keeps the token budgets of what is deployed."""
+
+    def __init__(
+        self, db: Database, catalog: Catalog, residents: Residents, clock: Clock, settings: Settings
+    ) -> None:
+        self._db = db
+        self._catalog = catalog
+        self._residents = residents
+        self._clock = clock
+        self._settings = settings
+        self._rng = random.Random()
+        self._unlimited = TokenBudget(None, clock)
+        self._budgets: dict[str, tuple[int, dict[str, TokenBudget]]] = {}
+        """By endpoint id: the config version, and the budget of each of its entities."""
+
+    async def route(
+        self, workspace: str, endpoint: str, served_entity: str | None = None
+    ) -> Served:
+        """By traffic, or the entity that is named. Loads the model if it was dropped.
+
+        Raises `InvocationEndpointNotFound`, `EndpointNotReady`, `ModelServerUnavailable`.
+        """
+        target = self._target(workspace, endpoint, served_entity)
+        engine = await self._engine(target.model)
+        family = target.model.family
+        is_embedding = target.model.task == "llm/v1/embeddings"
+        return Served(
+            workspace=workspace,
+            endpoint=endpoint,
+            entity=target.entity,
+            model=target.model.served_name,
+            task=target.model.task,
+            engine=None if is_embedding else engine,  # type: ignore[arg-type]
+            embedder=engine if is_embedding else None,  # type: ignore[arg-type]
+            budget=target.budget,
+            context_length=family.context_length,
+            dimensions=family.dimensions,
+            normalize=family.normalized,
+        )
+
+    def forget(self, endpoint_id: str) -> None:
+        """The endpoint is gone, and its budgets with it."""
+        self._budgets.pop(endpoint_id, None)
+
+    def _target(self, workspace: str, name: str, served_entity: str | None) -> Target:
+        provided = self._catalog.foundation_endpoint(name)
+        if provided is not None:
+            return Target(provided.name, provided.model, self._unlimited)
+        with self._db.read() as connection:
+            endpoint = endpoints.get(connection, workspace, name)
+        if endpoint is None:
+            raise InvocationEndpointNotFound
+        if endpoint.active is None or not is_ready(endpoint):
+            raise EndpointNotReady(name)
+        entity = self._choose(endpoint.active, served_entity)
+        model = self._catalog.model(entity.entity_name or "")
+        if model is None:
+            raise ModelServerUnavailable(f"Model '{entity.entity_name}' left the catalogue.")
+        return Target(entity.name, model, self._budget(endpoint, entity, model))
+
+    def _choose(self, active: Deployment, served_entity: str | None) -> ServedEntity:
+        if served_entity is not None:
+            chosen = [entity for entity in active.entities if entity.name == served_entity]
+            if not chosen:
+                raise InvocationEndpointNotFound
+            return chosen[0]
+        if len(active.entities) == 1:
+            return active.entities[0]
+        by_name = {entity.name: entity for entity in active.entities}
+        shares = [route.traffic_percentage for route in active.routes]
+        route = self._rng.choices(active.routes, weights=shares)[0]
+        return by_name[route.served_entity]
+
+    def _budget(self, endpoint: Endpoint, entity: ServedEntity, model: CatalogModel) -> TokenBudget:
+        """The budget of the entity in the config version that serves; made at its first request."""
+        assert endpoint.active is not None
+        version, budgets = self._budgets.get(endpoint.id, (0, {}))
+        if version != endpoint.active.config_version:
+            budgets = {}
+            self._budgets[endpoint.id] = endpoint.active.config_version, budgets
+        if entity.name not in budgets:
+            rate = provisioned_tokens_per_second(entity, model)
+            scaled = None if rate is None else rate * self._settings.throughput_scale
+            wait = self._settings.max_queue_seconds
+            budgets[entity.name] = TokenBudget(scaled, self._clock, max_wait=wait)
+        return budgets[entity.name]
+
+    async def _engine(self, model: CatalogModel) -> Engine | Embedder:
+        name = model.family.stand_in
+        engine = self._residents.find(name)
+        if engine is not None:
+            return engine
+        try:
+            return await asyncio.to_thread(self._residents.load, name)
+        except LoadFailed as error:
+            raise ModelServerUnavailable(
+                f"Model server failed to load the model. {error}"
+            ) from None
+
+
+def provisioned_tokens_per_second(entity: ServedEntity, model: CatalogModel) -> float | None:
+    """Whole chunks of the most that was asked for; None: not provisioned, so not limited.
+
+    An entity stands at its maximum until there is an autoscaler to move it.
+    """
+    if entity.max_provisioned_throughput is None or model.chunk is None:
+        return None
+    return provisioned_rate(replicas(entity.max_provisioned_throughput, model.chunk), model)

@@ -1,0 +1,53 @@
+"""How long a deployment takes: its stages with their real durations, and the speedup over them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from servemu.catalog import Catalog, Family
+from servemu.schemas.faults import NoCapacity
+from servemu_state.records import Deployment
+
+CREATING = 0
+LOADING = 1
+MESSAGES = ("Creating resources for served entity.", "Deploying served entities")
+"""`deployment_state_message` of each stage (facts/provisioned_throughput §4)."""
+
+NO_CAPACITY = (
+    "Served entity creation aborted because the resource did not become available in time."
+)
+"""What a deployment without GPU capacity ends with (facts/provisioned_throughput §5, C1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Durations by the models deployed. A deployment is as slow as its slowest entity."""
+
+    catalog: Catalog
+    speedup: float
+
+    def seconds(self, deployment: Deployment, stage: int) -> float:
+        """How long the stage lasts on the workspace's clock."""
+        families = list(self._families(deployment))
+        if stage == LOADING:
+            real = max((family.loading_seconds for family in families), default=0.0)
+        elif (effect := no_capacity(deployment.fault)) is not None:
+            real = (
+                effect.after.total_seconds()
+                if effect.after is not None
+                else max((family.capacity_wait_seconds for family in families), default=0.0)
+            )
+        else:
+            real = max((family.creating_seconds for family in families), default=0.0)
+        return real / self.speedup
+
+    def _families(self, deployment: Deployment) -> Iterable[Family]:
+        for entity in deployment.entities:
+            model = self.catalog.model(entity.entity_name or "")
+            if model is not None:
+                yield model.family
+
+
+def no_capacity(fault: Mapping[str, Any] | None) -> NoCapacity | None:
+    """The effect of a deployment's fault, if it is a lack of capacity."""
+    return None if fault is None else NoCapacity.model_validate(fault["effect"])

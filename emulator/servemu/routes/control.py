@@ -1,0 +1,93 @@
+"""The emulator's own switches, under `/_emulator` (design §11)."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from servemu import __version__
+from servemu.faults.ledger import render_rule
+from servemu.faults.presets import PRESETS
+from servemu.responses import json_response
+from servemu.schemas.body import read_body, read_object
+from servemu.schemas.control import Advance
+from servemu.world import principal_of, world_of
+
+
+async def health(request: Request) -> Response:
+    """200 only when requests are answered: the database is asked too."""
+    world = world_of(request)
+    own = world.deployments.list_all(principal_of(request).workspace)
+    return json_response(
+        {
+            "status": "ok",
+            "version": __version__,
+            "engine": world.settings.engine,
+            "database": world.settings.database,
+            "endpoints": len(own),
+            "speedup": world.settings.speedup,
+            "uptime_seconds": round(world.clock.monotonic() - world.started_at, 3),
+        }
+    )
+
+
+async def add_fault(request: Request) -> Response:
+    given: dict[str, Any] = await read_object(request)
+    workspace = principal_of(request).workspace
+    world = world_of(request)
+    stored = world.faults.add(workspace, given, world.workspaces.now(workspace))
+    return json_response(render_rule(stored))
+
+
+async def list_faults(request: Request) -> Response:
+    rules = world_of(request).faults.list_all(principal_of(request).workspace)
+    return json_response({"faults": [render_rule(rule) for rule in rules]})
+
+
+async def get_fault(request: Request) -> Response:
+    rule_id = request.path_params["id"]
+    stored = world_of(request).faults.get(principal_of(request).workspace, rule_id)
+    return json_response(render_rule(stored))
+
+
+async def delete_fault(request: Request) -> Response:
+    world_of(request).faults.remove(principal_of(request).workspace, request.path_params["id"])
+    return json_response({})
+
+
+async def clear_faults(request: Request) -> Response:
+    world_of(request).faults.clear(principal_of(request).workspace)
+    return json_response({})
+
+
+async def presets(request: Request) -> Response:
+    shown = [
+        {"name": preset.name, "shows": preset.shows, "rule": preset.rule}
+        for preset in PRESETS.values()
+    ]
+    return json_response({"presets": shown})
+
+
+async def clock(request: Request) -> Response:
+    workspace = principal_of(request).workspace
+    workspaces = world_of(request).workspaces
+    return json_response(
+        {
+            "now": workspaces.now(workspace),
+            "advanced_by": workspaces.open(workspace).clock_offset,
+            "speedup": world_of(request).settings.speedup,
+        }
+    )
+
+
+async def advance_clock(request: Request) -> Response:
+    """Everything that falls due has happened before this answers."""
+    body = await read_body(request, Advance)
+    world, workspace = world_of(request), principal_of(request).workspace
+    world.workspaces.advance(workspace, body.seconds)
+    await world.reconciler.settle()
+    return await clock(request)
+
+
+async def models(request: Request) -> Response:
+    return json_response({"models": world_of(request).residents.describe()})

@@ -1,0 +1,118 @@
+"""`/api/2.0/serving-endpoints`: create, list, get, delete, update config, tags."""
+
+import uuid
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from servemu.errors import InvalidParameter, PermissionDenied
+from servemu.lifecycle.configs import Drafting, check_name, draft_config
+from servemu.responses import json_response
+from servemu.schemas.body import read_body
+from servemu.schemas.endpoints import ConfigInput, CreateEndpoint, PatchTags
+from servemu.schemas.foundation import render_foundation_endpoint
+from servemu.schemas.rendering import render_endpoint, render_summary, render_tags
+from servemu.world import call_of, principal_of, world_of
+from servemu_state.records import ConfigUpdate, Endpoint
+
+
+async def create(request: Request) -> Response:
+    """Answers at once with the pending config; the deployment goes on behind it."""
+    world, body = world_of(request), await read_body(request, CreateEndpoint)
+    check_name(body.name)
+    if body.config is None and (body.ai_gateway or body.rate_limits):
+        field = "ai_gateway" if body.ai_gateway else "rate_limits"
+        raise InvalidParameter(f"Cannot specify {field} when creating endpoints without a config.")
+    drafting = _drafting(request)
+    config = None if body.config is None else draft_config(body.config, drafting)
+    endpoint = _new_endpoint(body, drafting)
+    call = call_of(request, "serving-endpoints.create")
+    return json_response(render_endpoint(world.deployments.create(call, endpoint, config)))
+
+
+async def list_all(request: Request) -> Response:
+    """The pay-per-token endpoints of the workspace come first, as in the UI."""
+    world = world_of(request)
+    foundation = [render_foundation_endpoint(e) for e in world.catalog.foundation_endpoints]
+    own = world.deployments.list_all(principal_of(request).workspace)
+    return json_response({"endpoints": foundation + [render_summary(e) for e in own]})
+
+
+async def get(request: Request) -> Response:
+    world, name = world_of(request), request.path_params["name"]
+    provided = world.catalog.foundation_endpoint(name)
+    if provided is not None:
+        return json_response(render_foundation_endpoint(provided))
+    return json_response(
+        render_endpoint(world.deployments.get(principal_of(request).workspace, name))
+    )
+
+
+async def delete(request: Request) -> Response:
+    """`{}`: MLflow parses the answer, the SDK takes either (facts/control_plane §1.1)."""
+    world, name = world_of(request), _own_name(request)
+    endpoint = world.deployments.delete(principal_of(request).workspace, name)
+    world.router.forget(endpoint.id)
+    return json_response({})
+
+
+async def update_config(request: Request) -> Response:
+    world, name = world_of(request), _own_name(request)
+    body = await read_body(request, ConfigInput)
+    world.deployments.get(principal_of(request).workspace, name)
+    config = draft_config(body, _drafting(request))
+    call = call_of(request, "serving-endpoints.update_config")
+    return json_response(render_endpoint(world.deployments.update_config(call, name, config)))
+
+
+async def patch_tags(request: Request) -> Response:
+    """The tags as they are now; deletes go before adds."""
+    name, body = _own_name(request), await read_body(request, PatchTags)
+    endpoint = world_of(request).deployments.patch_tags(
+        principal_of(request).workspace,
+        name,
+        add={tag.key: tag.value for tag in body.add_tags},
+        drop=frozenset(body.delete_tags),
+    )
+    return json_response({"tags": render_tags(endpoint)})
+
+
+def _own_name(request: Request) -> str:
+    """The endpoint's name, unless Databricks owns it (text GUESS after a real one)."""
+    name: str = request.path_params["name"]
+    if world_of(request).catalog.foundation_endpoint(name) is not None:
+        raise PermissionDenied(f"User does not have permission 'Manage' on Endpoint {name}")
+    return name
+
+
+def _drafting(request: Request) -> Drafting:
+    world, principal = world_of(request), principal_of(request)
+    return Drafting(
+        catalog=world.catalog,
+        creator=principal.user,
+        workspace=principal.workspace,
+        now=world.workspaces.now(principal.workspace),
+        strict_grid=world.settings.throughput_grid == "strict",
+    )
+
+
+def _new_endpoint(body: CreateEndpoint, drafting: Drafting) -> Endpoint:
+    """Secrets and settings of later issues are kept as they came."""
+    kept = {
+        "description": body.description,
+        "route_optimized": body.route_optimized,
+        "ai_gateway": body.ai_gateway,
+        "effective_budget_policy_id": body.budget_policy_id,
+        "telemetry_config": body.telemetry_config,
+    }
+    return Endpoint(
+        id=uuid.uuid4().hex,
+        workspace=drafting.workspace,
+        name=body.name,
+        creator=drafting.creator,
+        created_at=drafting.now,
+        updated_at=drafting.now,
+        config_update=ConfigUpdate.NOT_UPDATING,
+        tags=tuple({tag.key: tag.value for tag in body.tags}.items()),
+        settings={key: value for key, value in kept.items() if value is not None},
+    )

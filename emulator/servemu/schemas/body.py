@@ -1,0 +1,59 @@
+"""Reading a control-plane body: JSON text → schema, or the failure the service would answer."""
+
+import json
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from servemu.errors import InvalidParameter, MalformedRequest
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+async def read_body(request: Request, schema: type[Schema]) -> Schema:
+    """The body as `schema`. Raises `MalformedRequest` (not JSON) and `InvalidParameter`."""
+    return parse(await read_object(request), schema)
+
+
+async def read_object(request: Request) -> dict[str, object]:
+    """The body as a JSON object. Raises `MalformedRequest`.
+
+    An empty body is an empty object, as protobuf's JSON mapping has it: what is then missing is
+    reported by name.
+    """
+    raw = await request.body()
+    try:
+        given = json.loads(raw) if raw.strip() else {}
+    except (ValueError, RecursionError):
+        raise MalformedRequest from None
+    if not isinstance(given, dict):
+        raise MalformedRequest
+    return given
+
+
+def parse(given: dict[str, object], schema: type[Schema]) -> Schema:
+    """The object as `schema`. Raises `InvalidParameter` for the first field that does not fit.
+
+    The real texts are not known (facts/control_plane §9); status and code are its GUESS.
+    """
+    try:
+        return schema.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = _path(first["loc"])
+        if first["type"] == "missing":
+            raise InvalidParameter(f"Missing required field: {field}") from None
+        shown = json.dumps(first["input"], default=str, ensure_ascii=False)[:200]
+        raise InvalidParameter(
+            f"Invalid value for field '{field}': {first['msg']} (given: {shown})"
+        ) from None
+
+
+def _path(location: Sequence[str | int]) -> str:
+    """`('config', 'routes', 0)` → `config.routes[0]`."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")

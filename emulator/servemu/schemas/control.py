@@ -1,0 +1,13 @@
+"""Bodies of the `/_emulator` switches."""
+
+from pydantic import Field
+
+from servemu.schemas.faults import Strict
+
+YEARS_100 = 100 * 365 * 86400.0
+
+
+class Advance(Strict):
+    """How far to move the workspace's clock, in seconds."""
+
+    seconds: float = Field(gt=0, le=YEARS_100)

@@ -1,0 +1,29 @@
+"""What a pay-per-token endpoint looks like: no id, no creator, no tags (facts/control_plane §2.7)."""
+
+from typing import Any
+
+from servemu.catalog import FoundationEndpoint
+
+
+def render_foundation_endpoint(endpoint: FoundationEndpoint) -> dict[str, Any]:
+    """The exact key set of real ones, live 2026-08 (mql PR 9770); CAN_QUERY is a GUESS."""
+    return {
+        "name": endpoint.name,
+        "creation_timestamp": endpoint.created,
+        "last_updated_timestamp": endpoint.created,
+        "state": {"ready": "READY", "config_update": "NOT_UPDATING"},
+        "config": {
+            "served_entities": [
+                {
+                    "name": endpoint.name,
+                    "type": "FOUNDATION_MODEL",
+                    "entity_name": endpoint.entity_name,
+                    "foundation_model": endpoint.foundation_model(),
+                }
+            ]
+        },
+        "permission_level": "CAN_QUERY",
+        "task": endpoint.task,
+        "endpoint_type": "FOUNDATION_MODEL_API",
+        "capabilities": dict(endpoint.capabilities),
+    }

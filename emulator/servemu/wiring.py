@@ -1,0 +1,74 @@
+"""Builds a world from settings: the only place that chooses concrete parts."""
+
+from pathlib import Path
+
+from servemu.catalog import load_catalog
+from servemu.clock import Clock
+from servemu.faults.ledger import Faults
+from servemu.lifecycle.deployments import Deployments
+from servemu.lifecycle.reconciler import Reconciler
+from servemu.lifecycle.routing import TrafficRouter
+from servemu.lifecycle.timeline import Timeline
+from servemu.residents import Build, Residents
+from servemu.settings import Settings
+from servemu.workspace import Workspaces
+from servemu.world import World
+from servemu_engine.base import Embedder, Engine
+from servemu_engine.errors import LoadFailed
+from servemu_state.database import open_database
+
+
+def build_world(settings: Settings, clock: Clock, build: Build | None = None) -> World:
+    """Open the database and put everything together; nothing runs yet.
+
+    `build` replaces the engines the settings choose. Raises `StateError`, `CatalogInvalid`.
+    """
+    catalog = load_catalog(settings.catalog)
+    db = open_database(settings.database)
+    workspaces = Workspaces(db, clock)
+    faults = Faults(db)
+    residents = Residents(
+        build or engine_builder(settings),
+        clock,
+        limit=settings.max_resident_models,
+        idle_seconds=settings.request_timeout,
+    )
+
+    def load(model_name: str) -> None:
+        model = catalog.model(model_name)
+        if model is None:
+            raise LoadFailed(f"Model '{model_name}' left the catalogue.")
+        residents.load(model.family.stand_in)
+
+    deployments = Deployments(db, workspaces, faults, Timeline(catalog, settings.speedup))
+    return World(
+        settings=settings,
+        clock=clock,
+        db=db,
+        catalog=catalog,
+        workspaces=workspaces,
+        faults=faults,
+        deployments=deployments,
+        reconciler=Reconciler(deployments, clock, load),
+        residents=residents,
+        router=TrafficRouter(db, catalog, residents, clock, settings),
+        started_at=clock.monotonic(),
+    )
+
+
+def engine_builder(settings: Settings) -> Build:
+    """From the name of a stand-in to its engine, as `--engine` says. torch is imported here, late."""
+    if settings.engine == "synthetic":
+        from servemu_engine.synthetic import SyntheticEngine
+
+        return SyntheticEngine
+    store = settings.model_store.expanduser()
+    return lambda name: local_engine(name, store, settings)
+
+
+def local_engine(name: str, store: Path, settings: Settings) -> Engine | Embedder:
+    """An engine on real weights. Raises `LoadFailed` when they cannot be had."""
+    from servemu_engine.weights import ModelStore
+
+    stored = ModelStore(store).ensure(name)
+    raise NotImplementedError(stored)

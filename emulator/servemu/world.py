@@ -1,0 +1,57 @@
+"""Everything one running emulator is made of, and how a route finds it."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from servemu.auth import Principal
+from servemu.catalog import Catalog
+from servemu.clock import Clock
+from servemu.faults.ledger import Faults
+from servemu.lifecycle.deployments import Call, Deployments
+from servemu.lifecycle.reconciler import Reconciler
+from servemu.lifecycle.routing import TrafficRouter
+from servemu.residents import Residents
+from servemu.settings import Settings
+from servemu.workspace import Workspaces
+from servemu_state.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Wired by `servemu.app.build_world`; lives as long as the app."""
+
+    settings: Settings
+    clock: Clock
+    db: Database
+    catalog: Catalog
+    workspaces: Workspaces
+    faults: Faults
+    deployments: Deployments
+    reconciler: Reconciler
+    residents: Residents
+    router: TrafficRouter
+    started_at: float
+    """`clock.monotonic()` at the start."""
+
+
+def world_of(request: Request) -> World:
+    """The world the app was created with."""
+    world: World = request.app.state.world
+    return world
+
+
+def principal_of(request: Request) -> Principal:
+    """Who asks, as the identity middleware found it."""
+    principal: Principal = request.scope["principal"]
+    return principal
+
+
+def call_of(request: Request, operation: str) -> Call:
+    """The request as fault rules see it."""
+    return Call(
+        workspace=principal_of(request).workspace,
+        operation=operation,
+        request_id=request.scope["request_id"],
+        headers=dict(request.headers),
+    )
