@@ -119,3 +119,14 @@ class FaultRule:
     matched: int = 0
     fired: int = 0
     last_request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """An isolated world, and how far its clock was moved."""
+
+    name: str
+    created_at: float
+    """Seconds since the epoch, on the workspace's clock."""
+    clock_offset: float = 0.0
+    """Seconds that the clock is ahead of real time."""
