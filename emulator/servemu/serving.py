@@ -39,7 +39,9 @@ class Served:
 class Router(Protocol):
     """Knows which served entity answers."""
 
-    def route(self, workspace: str, endpoint: str, served_entity: str | None = None) -> Served:
+    async def route(
+        self, workspace: str, endpoint: str, served_entity: str | None = None
+    ) -> Served:
         """By traffic, or as named. Raises `InvocationEndpointNotFound`, `EndpointNotReady`."""
 
 

@@ -25,7 +25,9 @@ async def invoke(request: Request) -> Response:
 async def _invoke(request: Request) -> Response:
     body = await read_body(request)
     path = request.path_params
-    served = world_of(request).router.route(workspace_of(request), path["name"], path.get("entity"))
+    served = await world_of(request).router.route(
+        workspace_of(request), path["name"], path.get("entity")
+    )
     return await answering.answer(request, served, parse(body))
 
 

@@ -29,7 +29,7 @@ async def _answer(request: Request, task: Task) -> Response:
     model = value.get("model")
     if not isinstance(model, str) or not model:
         raise refuse("model must be the name of a serving endpoint")
-    served = world_of(request).router.route(workspace_of(request), model)
+    served = await world_of(request).router.route(workspace_of(request), model)
     if served.task != task:
         answering.decode_by_task(served, value)
         raise refuse(f'endpoint "{model}" serves {served.task}, not {task}')

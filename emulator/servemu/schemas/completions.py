@@ -22,8 +22,8 @@ class CompletionsRequest(GenerationFields):
 
     def generate_requests(self, context_length: int) -> tuple[GenerateRequest, ...]:
         """What the engine is asked, one for each prompt. Raises `BadRequest`."""
-        if not self.prompt:
-            raise refuse("prompt must be a string or a non-empty list of strings")
+        if not self.prompt or "" in self.prompt:
+            raise refuse("prompt must be a non-empty string or list of such strings")
         if self.stream and self.n > 1 and len(self.prompt) > 1:
             # Both texts of a prompt would carry its index: nobody could tell them apart (GUESS).
             raise refuse("n must be 1 when several prompts are streamed")
