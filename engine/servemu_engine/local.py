@@ -1,0 +1,173 @@
+"""A transformers model on this machine as an `Engine`: loading, scheduling and running, wired."""
+
+import asyncio
+import gc
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from servemu_engine.base import EngineInfo, GenerateRequest, PreparedRequest
+from servemu_engine.chat_template import encode_request
+from servemu_engine.errors import EngineClosed, LoadFailed, PromptTooLong
+from servemu_engine.generation import LocalGeneration, Reader
+from servemu_engine.loading import LoadedModel, load_causal_lm
+from servemu_engine.loop import Answer, EngineLoop
+from servemu_engine.runner import Runner
+from servemu_engine.scheduler import Capacity, Scheduler
+from servemu_engine.sequence import Sequence
+from servemu_engine.stopping import AnswerText, Detokenizer, StopRules
+from servemu_engine.vocabulary import Vocabulary
+
+_SMALLEST_WINDOW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """How a local engine uses the machine."""
+
+    dtype: str = "auto"
+    """auto: float32 on CPU, where greedy then does not depend on the batch; bfloat16 on CUDA."""
+    device: str = "auto"
+    max_num_sequences: int = 32
+    """Most answers generated at a time; others wait."""
+    kv_bytes: int = 4 << 30
+    """Most memory for keys and values; fewer or shorter answers run at a time when it is small."""
+    prefill_chunk: int = 256
+    """Prompt tokens a step: more is faster for prompts, and makes running answers stutter."""
+    run_ahead: int = 32
+    """Tokens an answer may be ahead of its reader before it pauses."""
+    draw_seed: Callable[[], int] = lambda: secrets.randbits(63)
+    """Seed of a request that names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What exists between `start` and `close`."""
+
+    loaded: LoadedModel
+    vocabulary: Vocabulary
+    end_ids: frozenset[int]
+    window: int
+    loop: EngineLoop
+
+
+class LocalEngine:
+    """Any decoder-only model of transformers, from a folder of safetensors.
+
+    A stand-in may be asked to play a model with a longer context (`context_length`): prompts are
+    counted whole, but the model sees only their newest tokens, as many as its own window takes
+    with room for the answer (at most half of the window).
+    """
+
+    def __init__(self, folder: Path, name: str, options: LocalOptions | None = None) -> None:
+        self._folder = folder
+        self._options = options or LocalOptions()
+        self._running: _Running | None = None
+        self._info = EngineInfo(
+            name, "local", "", self._options.dtype, self._options.device, 0, 0, 0, 0.0
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """Sizes are 0 before `start`."""
+        return self._info
+
+    def start(self) -> None:
+        """Load the weights, run one tiny step, start the thread. Raises `LoadFailed`."""
+        began = time.perf_counter()
+        options = self._options
+        loaded = load_causal_lm(self._folder, dtype=options.dtype, device=options.device)
+        runner = Runner(loaded.model)
+        runner.check()
+        kv_tokens = options.kv_bytes // runner.num_bytes_per_token
+        window = min(loaded.context_length, kv_tokens)
+        if window < _SMALLEST_WINDOW:
+            raise LoadFailed(
+                f"model {self._info.name!r}: kv_bytes = {options.kv_bytes} holds {kv_tokens} tokens"
+            )
+        capacity = Capacity(options.max_num_sequences, kv_tokens, window)
+        vocabulary = Vocabulary(loaded.tokenizer)
+        scheduler = Scheduler(capacity, options.prefill_chunk)
+        loop = EngineLoop(scheduler, runner, vocabulary.token_bytes)
+        end_ids = vocabulary.end_ids(loaded.model)
+        loop.start()
+        self._running = _Running(loaded, vocabulary, end_ids, window, loop)
+        self._info = self._describe(loaded, window, time.perf_counter() - began)
+
+    def _describe(self, loaded: LoadedModel, window: int, load_seconds: float) -> EngineInfo:
+        return EngineInfo(
+            name=self._info.name,
+            kind="local",
+            architecture=type(loaded.model).__name__,
+            dtype=loaded.dtype,
+            device=loaded.device,
+            context_length=window,
+            num_parameters=loaded.num_parameters,
+            num_bytes=loaded.num_bytes,
+            load_seconds=load_seconds,
+        )
+
+    def close(self) -> None:
+        """Fail what runs with `EngineClosed` and free the memory. May be called twice."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.loop.close()
+            del running
+            gc.collect()
+
+    def prepare(self, request: GenerateRequest) -> PreparedRequest:
+        """Tokenise and check. Raises `PromptTooLong`, `InvalidPrompt`, `EngineClosed`."""
+        running = self._alive()
+        ids = encode_request(running.loaded.tokenizer, request)
+        limit = request.context_length or running.window
+        if len(ids) >= limit:
+            raise PromptTooLong(len(ids), limit)
+        max_tokens = min(request.sampling.max_tokens or limit, limit - len(ids))
+        room = min(max_tokens, running.window // 2)
+        seen = ids[-(running.window - room) :]
+        max_tokens = min(max_tokens, running.window - len(seen))
+        return PreparedRequest(request, tuple(seen), len(ids), max_tokens)
+
+    def submit(self, prepared: PreparedRequest) -> LocalGeneration:
+        """Queue it, for a reader on the running event loop. Raises `EngineDead`, `EngineClosed`."""
+        running = self._alive()
+        answers: list[Answer] = []
+        reader = Reader(
+            took=lambda chunk: running.loop.took(answers[chunk.index], chunk.num_tokens),
+            left=lambda: running.loop.cancel(answers),
+        )
+        n = prepared.request.n
+        generation = LocalGeneration(asyncio.get_running_loop(), n, reader)
+        seed = prepared.request.sampling.seed
+        seed = self._options.draw_seed() if seed is None else seed
+        answers.extend(
+            self._answer(running, prepared, generation, (seed, index)) for index in range(n)
+        )
+        running.loop.submit(answers)
+        return generation
+
+    def _answer(
+        self,
+        running: _Running,
+        prepared: PreparedRequest,
+        generation: LocalGeneration,
+        draw: tuple[int, int],
+    ) -> Answer:
+        sampling = prepared.request.sampling
+        sequence = Sequence(
+            prepared.token_ids,
+            sampling,
+            seed=draw[0],
+            index=draw[1],
+            run_ahead=self._options.run_ahead,
+        )
+        detokenizer = Detokenizer(running.vocabulary.decode, prepared.token_ids)
+        rules = StopRules(running.end_ids, sampling.stop, prepared.max_tokens)
+        return Answer(sequence, AnswerText(detokenizer, rules), generation)
+
+    def _alive(self) -> _Running:
+        if self._running is None:
+            raise EngineClosed(f"engine {self._info.name!r} is not running")
+        return self._running

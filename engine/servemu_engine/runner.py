@@ -1,0 +1,96 @@
+"""The device step: one forward of any decoder-only transformers model over a flat row of tokens."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from servemu_engine.attention import SLOT_ATTENTION
+from servemu_engine.cache import Layout, Segment, SlotCache
+from servemu_engine.errors import LoadFailed
+from servemu_engine.sampler import Draw, Sampled, sample, uniform
+from servemu_engine.scheduler import Reshape, Row, Step
+
+_PROBE = 12
+"""Tokens of the check at start."""
+
+
+class Runner:
+    """Owns the model and its KV cache. Used by one thread."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._device = model.device
+        self._cache = SlotCache(model.config.get_text_config().num_hidden_layers)
+
+    @property
+    def num_bytes_per_token(self) -> int:
+        """Of keys and values; known after `check`."""
+        return self._cache.num_bytes_per_token
+
+    @torch.inference_mode()
+    def check(self) -> None:
+        """One tiny step, compared with the model's own forward. Raises `LoadFailed` if they differ:
+        the architecture then does something with its attention that slots do not know."""
+        ids = [i * 7919 % self._model.config.get_text_config().vocab_size for i in range(_PROBE)]
+        expected = self._model(torch.tensor([ids], device=self._device)).logits[0, -1].float()
+        self._model.set_attn_implementation(SLOT_ATTENTION)
+        self._cache.reshape(2, _PROBE, ())
+        try:
+            self._forward(ids[:-1], Layout((Segment(0, _PROBE - 1, 1, 0),), 0, self._device))
+            last = Layout((Segment(0, 1, 1, _PROBE - 1),), 1, self._device)
+            got = self._forward(ids[-1:], last)[-1].float()
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError) as error:
+            raise LoadFailed(f"{self._name}: it does not run over a slot cache: {error}") from error
+        spread = (expected - expected.mean()).norm()
+        if not (got - expected).norm() <= 0.05 * spread:
+            raise LoadFailed(f"{self._name}: not supported, other logits over a slot cache")
+
+    @property
+    def _name(self) -> str:
+        return type(self._model).__name__
+
+    @torch.inference_mode()
+    def run(self, step: Step) -> list[tuple[Row, Sampled]]:
+        """The next token of each row that samples, in the order of `step.rows`."""
+        if step.reshape is not None:
+            self._reshape(step.reshape)
+        if not step.rows:
+            return []
+        segments: list[Segment] = []
+        ids: list[int] = []
+        for row in step.rows:
+            slot = row.sequence.slot
+            assert slot is not None
+            segments.append(Segment(len(ids), len(ids) + row.count, slot, row.start))
+            ids.extend(row.sequence.tokens[row.start : row.start + row.count])
+        layout = Layout(tuple(segments), len(step.decode), self._device)
+        logits = self._forward(ids, layout)
+        sampling = [i for i, row in enumerate(step.rows) if row.samples]
+        if not sampling:
+            return []
+        if len(sampling) < len(segments):
+            logits = logits[torch.tensor(sampling, device=self._device)]
+        rows = [step.rows[i] for i in sampling]
+        return list(zip(rows, sample(logits, [_draw(row) for row in rows]), strict=True))
+
+    def _reshape(self, reshape: Reshape) -> None:
+        self._cache.reshape(reshape.num_slots, reshape.length, reshape.sources)
+
+    def _forward(self, ids: list[int], layout: Layout) -> Tensor:
+        """Logits of the last token of each segment: [segments, vocab]."""
+        self._cache.layout = layout
+        output = self._model(
+            input_ids=torch.tensor([ids], device=self._device),
+            position_ids=layout.positions.unsqueeze(0),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor([s.end - 1 for s in layout.segments], device=self._device),
+            slot_layout=layout,
+        )
+        logits: Tensor = output.logits[0]
+        return logits
+
+
+def _draw(row: Row) -> Draw:
+    sequence = row.sequence
+    return Draw(sequence.sampling, uniform(sequence.seed, sequence.index, sequence.num_generated))

@@ -1,0 +1,45 @@
+"""One answer while it is generated: its tokens, what the cache holds of them, what was read."""
+
+from dataclasses import dataclass, field
+
+from servemu_engine.base import Sampling
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Written by the engine thread only. `index`: the place among the `n` of a request."""
+
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+    index: int = 0
+    run_ahead: int = 32
+    """Most tokens generated beyond what the reader took; then the sequence is paused."""
+    tokens: list[int] = field(init=False)
+    """Prompt and answer."""
+    num_cached: int = field(init=False, default=0)
+    """Leading `tokens` whose keys and values are in `slot`."""
+    slot: int | None = field(init=False, default=None)
+    num_taken: int = field(init=False, default=0)
+    """Generated tokens the reader has taken."""
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt_ids)
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.tokens) - len(self.prompt_ids)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens the model has to see before it can name the next: 1 while decoding."""
+        return len(self.tokens) - self.num_cached
+
+    @property
+    def is_paused(self) -> bool:
+        return self.num_generated - self.num_taken >= self.run_ahead
+
+    def evict(self) -> None:
+        """Forget the cached part; the tokens stay and are prefilled again later."""
+        self.slot = None
+        self.num_cached = 0
