@@ -44,7 +44,8 @@ def refuse_when_full(budget: TokenBudget) -> None:
     """Raises `RequestLimitExceeded`; after its Retry-After the queue is short enough again."""
     too_long = seconds_ahead(budget) - budget.max_wait
     if too_long > 0:
-        raise RequestLimitExceeded(OVERLOADED, math.ceil(too_long))
+        # What the head has paid shows slice by slice.
+        raise RequestLimitExceeded(OVERLOADED, math.ceil(too_long + SLICE_SECONDS))
     if budget.in_flight >= MAX_IN_FLIGHT:
         raise RequestLimitExceeded(OVERLOADED, 1)
 
