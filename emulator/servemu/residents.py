@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from servemu.catalog import CatalogModel
 from servemu.clock import Clock
 from servemu_engine.base import Embedder, Engine
 
-Build = Callable[[str], "Engine | Embedder"]
-"""From the name of a stand-in to its engine, not yet started. Raises `LoadFailed`."""
+Build = Callable[[CatalogModel], "Engine | Embedder"]
+"""The engine that plays a registered model, not yet started. Raises `LoadFailed`."""
 
 
 @dataclass(slots=True)
@@ -40,23 +41,24 @@ class Residents:
         self._lock = threading.Lock()
         self._loading: dict[str, threading.Lock] = {}
 
-    def find(self, name: str) -> Engine | Embedder | None:
+    def find(self, model: CatalogModel) -> Engine | Embedder | None:
         """The engine, if it is up."""
-        resident = self._resident.get(name)
+        resident = self._resident.get(model.family.stand_in)
         if resident is None:
             return None
         resident.last_used = self._clock.monotonic()
         return resident.engine
 
-    def load(self, name: str) -> Engine | Embedder:
+    def load(self, model: CatalogModel) -> Engine | Embedder:
         """The engine, brought up if it must be. Blocks; raises `LoadFailed`."""
+        name = model.family.stand_in
         with self._lock:
             loading = self._loading.setdefault(name, threading.Lock())
         with loading:
-            engine = self.find(name)
+            engine = self.find(model)
             if engine is not None:
                 return engine
-            engine = self._build(name)
+            engine = self._build(model)
             engine.start()
             with self._lock:
                 self._resident[name] = Resident(engine, self._clock.monotonic())
@@ -76,7 +78,7 @@ class Residents:
                 "device": info.device,
                 "context_length": info.context_length,
                 "parameters": info.num_parameters,
-                "bytes": info.num_bytes,
+                "size": info.num_bytes,
                 "load_seconds": round(info.load_seconds, 3),
             }
             for name, resident in sorted(self._resident.items())

@@ -1,8 +1,6 @@
 """Builds a world from settings: the only place that chooses concrete parts."""
 
-from pathlib import Path
-
-from servemu.catalog import load_catalog
+from servemu.catalog import CatalogModel, load_catalog
 from servemu.clock import Clock
 from servemu.faults.ledger import Faults
 from servemu.lifecycle.deployments import Deployments
@@ -38,7 +36,7 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         model = catalog.model(model_name)
         if model is None:
             raise LoadFailed(f"Model '{model_name}' left the catalogue.")
-        residents.load(model.family.stand_in)
+        residents.load(model)
 
     deployments = Deployments(db, workspaces, faults, Timeline(catalog, settings.speedup))
     return World(
@@ -57,18 +55,29 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
 
 
 def engine_builder(settings: Settings) -> Build:
-    """From the name of a stand-in to its engine, as `--engine` says. torch is imported here, late."""
+    """What plays a model, as `--engine` says. What needs torch is imported here, late."""
     if settings.engine == "synthetic":
         from servemu_engine.synthetic import SyntheticEngine
 
-        return SyntheticEngine
-    store = settings.model_store.expanduser()
-    return lambda name: local_engine(name, store, settings)
+        return lambda model: SyntheticEngine(model.family.stand_in)
+    return lambda model: local_engine(model, settings)
 
 
-def local_engine(name: str, store: Path, settings: Settings) -> Engine | Embedder:
+def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
     """An engine on real weights. Raises `LoadFailed` when they cannot be had."""
     from servemu_engine.weights import ModelStore
 
-    stored = ModelStore(store).ensure(name)
-    raise NotImplementedError(stored)
+    name = model.family.stand_in
+    folder = ModelStore(settings.model_store.expanduser()).ensure(name)
+    if model.task == "llm/v1/embeddings":
+        from servemu_engine.embeddings import LocalEmbedder
+
+        return LocalEmbedder(folder, name, dtype=settings.dtype, device=settings.device)
+    from servemu_engine.local import LocalEngine, LocalOptions
+
+    options = LocalOptions(
+        dtype=settings.dtype,
+        device=settings.device,
+        max_num_sequences=settings.max_sequences,
+    )
+    return LocalEngine(folder, name, options)

@@ -14,6 +14,11 @@ from . import schema, sqlite
 from .errors import DatabaseUnavailable, StateError
 from .migrations import HISTORY, History
 
+__all__ = ["Connection", "Database", "open_database"]
+
+# Connection: what callers hand on from `read` and `write` to the repository functions.
+__all__ = ["Connection", "Database", "open_database"]
+
 
 class Database:
     """The open database. Transactions are short, and neither nested nor held across an `await`.

@@ -141,3 +141,7 @@ class Catalog:
     def model(self, full_name: str) -> CatalogModel | None:
         """The registered model of that name, or None."""
         return self.models.get(full_name)
+
+    def foundation_endpoint(self, name: str) -> FoundationEndpoint | None:
+        """The pay-per-token endpoint of that name, or None."""
+        return next((e for e in self.foundation_endpoints if e.name == name), None)

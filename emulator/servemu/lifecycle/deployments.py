@@ -94,7 +94,7 @@ class Deployments:
             endpoint = _existing(connection, workspace, name)
             kept = {key: value for key, value in endpoint.tags if key not in drop}
             now = self._workspaces.now(workspace)
-            endpoint = replace(endpoint, tags=tuple((kept | add).items()), updated_at=now)
+            endpoint = replace(endpoint, tags=tuple({**kept, **add}.items()), updated_at=now)
             endpoints.save(connection, endpoint)
         if endpoint.id in self._due:
             self._track(endpoint)
@@ -157,13 +157,13 @@ class Deployments:
                 headers=call.headers,
             ),
         )
-        assert endpoint.pending is not None
+        pending = endpoint.pending
+        assert pending is not None
         if fired is not None:
             effect = fired.rule.effect.model_dump(mode="json", exclude_none=True)
-            fault = {"rule": fired.id, "effect": effect}
-            endpoint = replace(endpoint, pending=replace(endpoint.pending, fault=fault))
-            assert endpoint.pending is not None
-        due_at = now + self._timeline.seconds(endpoint.pending, CREATING)
+            pending = replace(pending, fault={"rule": fired.id, "effect": effect})
+        due_at = now + self._timeline.seconds(pending, CREATING)
+        endpoint = replace(endpoint, pending=pending)
         return transitions.enter_stage(endpoint, CREATING, MESSAGES[CREATING], due_at)
 
     def _save(self, endpoint: Endpoint, message: str | None = None) -> None:

@@ -117,16 +117,14 @@ class TrafficRouter:
         return budgets[entity.name]
 
     async def _engine(self, model: CatalogModel) -> Engine | Embedder:
-        name = model.family.stand_in
-        engine = self._residents.find(name)
+        engine = self._residents.find(model)
         if engine is not None:
             return engine
         try:
-            return await asyncio.to_thread(self._residents.load, name)
+            return await asyncio.to_thread(self._residents.load, model)
         except LoadFailed as error:
-            raise ModelServerUnavailable(
-                f"Model server failed to load the model. {error}"
-            ) from None
+            message = f"Model server failed to load the model. {error}"
+            raise ModelServerUnavailable(message) from None
 
 
 def provisioned_tokens_per_second(entity: ServedEntity, model: CatalogModel) -> float | None:

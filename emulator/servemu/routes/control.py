@@ -12,6 +12,7 @@ from servemu.responses import json_response
 from servemu.schemas.body import read_body, read_object
 from servemu.schemas.control import Advance
 from servemu.world import principal_of, world_of
+from servemu_engine.weights import ModelStore, StoredModel
 
 
 async def health(request: Request) -> Response:
@@ -90,4 +91,24 @@ async def advance_clock(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
-    return json_response({"models": world_of(request).residents.describe()})
+    """The store, and what is in memory."""
+    world = world_of(request)
+    store = ModelStore(world.settings.model_store.expanduser())
+    resident = {model["name"]: model for model in world.residents.describe()}
+    stored = {model.name: model for model in store.list()}
+    shown = []
+    for name in sorted(resident.keys() | stored.keys()):
+        row: dict[str, Any] = {"name": name, "resident": name in resident}
+        if name in stored:
+            row |= render_stored(stored[name])
+        shown.append(row | resident.get(name, {}))
+    return json_response({"models": shown})
+
+
+def render_stored(model: StoredModel) -> dict[str, Any]:
+    return {
+        "path": str(model.path),
+        "source": model.source,
+        "dtype": model.dtype,
+        "size": model.num_bytes,
+    }

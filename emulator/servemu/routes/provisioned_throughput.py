@@ -10,7 +10,7 @@ from servemu.world import world_of
 
 
 async def get_model_optimization_info(request: Request) -> Response:
-    """May this registered model be deployed, and in which steps (facts/provisioned_throughput §1)."""
+    """Is it eligible, and in which steps is it sized (facts/provisioned_throughput §1)."""
     name, version = request.path_params["model"], request.path_params["version"]
     model = find_model(world_of(request).catalog, name, version)
     why = {} if model.refusal is None else {"X-Emulator-Why": model.refusal}

@@ -1,4 +1,4 @@
-"""What a pay-per-token endpoint looks like: no id, no creator, no tags (facts/control_plane §2.7)."""
+"""Pay-per-token endpoints on the wire: no id, no creator, no tags (facts/control_plane §2.7)."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from servemu.catalog import FoundationEndpoint
 
 
 def render_foundation_endpoint(endpoint: FoundationEndpoint) -> dict[str, Any]:
-    """The exact key set of real ones, live 2026-08 (mql PR 9770); CAN_QUERY is a GUESS."""
+    """The key set of real ones (mql PR 9770, 2026-08; a listing of May 2026, lib:56490560434)."""
     return {
         "name": endpoint.name,
         "creation_timestamp": endpoint.created,
@@ -22,7 +22,7 @@ def render_foundation_endpoint(endpoint: FoundationEndpoint) -> dict[str, Any]:
                 }
             ]
         },
-        "permission_level": "CAN_QUERY",
+        "permission_level": "CAN_MANAGE",
         "task": endpoint.task,
         "endpoint_type": "FOUNDATION_MODEL_API",
         "capabilities": dict(endpoint.capabilities),

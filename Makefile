@@ -1,0 +1,50 @@
+# Everything a newcomer needs: `make run`, `make test`. Wants Python 3.11+, git and make.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STORE  ?= $(HOME)/.cache/servemu/models
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
+          $$(.ci/uv-flags $(BIN)/python) --constraint constraints.txt
+
+.PHONY: run test lint format bench weights clean
+
+run: $(VENV)/.run weights            ## set everything up and serve on 8484
+	$(BIN)/servemu up --model-store $(STORE)
+
+test: $(VENV)/.dev weights           ## set everything up and run all tests
+	SERVEMU_MODEL_STORE=$(STORE) $(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cuda
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.dev weights          ## speed and memory; no test asserts a time
+	SERVEMU_MODEL_STORE=$(STORE) $(BIN)/python tests/bench/run.py
+
+weights: $(VENV)/.run                ## fetch and convert the default models, once
+	@$(BIN)/servemu models pull --model-store $(STORE)
+
+$(VENV)/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "servemu needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.uv pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[models]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(INSTALL) --editable '.[models]' --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m servemu`."""
+
+from servemu.cli import main
+
+main()

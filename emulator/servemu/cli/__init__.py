@@ -1,0 +1,35 @@
+"""The `servemu` command. All but `up` and `models pull` are HTTP clients of a running emulator."""
+
+import typer
+
+from servemu import __version__
+from servemu.cli import faults, models, status, up
+
+app = typer.Typer(
+    name="servemu",
+    help="The Databricks serving-endpoints API on localhost.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("up")(up.up)
+app.command("status")(status.status)
+app.command("endpoints")(status.endpoints)
+app.add_typer(faults.app, name="fault")
+app.add_typer(models.app, name="models")
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),
+) -> None:
+    """The Databricks serving-endpoints API on localhost."""
+    if show:
+        typer.echo(f"servemu {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console script."""
+    app()

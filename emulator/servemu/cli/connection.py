@@ -1,0 +1,75 @@
+"""Asking a running emulator, and saying in one line when that does not work."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+Url = Annotated[str, typer.Option("--url", envvar="SERVEMU_URL", help="Where the emulator runs.")]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token", envvar="DATABRICKS_TOKEN", help="Chooses the workspace; none: the default one."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the emulator answered.")]
+
+DEFAULT_URL = "http://127.0.0.1:8484"
+
+
+class Connection:
+    """A running emulator. A failure ends the command with exit code 1 and one line on stderr."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        import httpx
+
+        headers = {"Authorization": f"Bearer {token or 'servemu-cli'}"}
+        self._url = url
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=30)
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self._ask("GET", path)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._ask("POST", path, body)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        return self._ask("DELETE", path)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        import httpx
+
+        try:
+            response = self._client.request(method, path, json=body)
+            answer: dict[str, Any] = response.json()
+        except httpx.HTTPError as error:
+            raise failure(f"no emulator answers at {self._url} ({error})") from None
+        except ValueError:
+            raise failure(f"what answers at {self._url} is no emulator") from None
+        if response.is_error:
+            raise failure(str(answer.get("message", answer)))
+        return answer
+
+
+def failure(message: str, code: int = 1) -> typer.Exit:
+    """Print the one line; raise what this returns."""
+    typer.echo(f"servemu: {message}", err=True)
+    return typer.Exit(code)
+
+
+def show_json(answer: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def show_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A plain table; long values are wrapped, never cut."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*headings, box=SIMPLE_HEAD, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,104 @@
+"""`servemu up`: from flags to a running server."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from servemu.cli.connection import failure
+
+if TYPE_CHECKING:
+    from servemu.settings import Settings
+
+REFUSED = 2
+"""Exit code of a start that cannot succeed: taken port, bad config, broken database."""
+
+
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="0 picks a free one. [8484]")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="File, SQLAlchemy URL or :memory:. [:memory:]")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="local or synthetic. [local]")] = None,
+    speedup: Annotated[
+        float | None, typer.Option(help="Real durations are divided by this. [60]")
+    ] = None,
+    auth: Annotated[str | None, typer.Option(help="open or strict. [open]")] = None,
+    config: Annotated[Path | None, typer.Option(help="A servemu.toml.")] = None,
+    model_store: Annotated[Path | None, typer.Option(help="Folder of converted weights.")] = None,
+) -> None:
+    """Run the emulator until Ctrl-C. The last line on stdout says where it answers."""
+    flags = {
+        "host": host,
+        "port": port,
+        "database": database,
+        "engine": engine,
+        "speedup": speedup,
+        "auth": auth,
+        "model_store": model_store,
+    }
+    settings = checked_settings(config, flags)
+    if settings.engine == "local":
+        _require_models(settings)
+    _serve(settings)
+
+
+def checked_settings(config: Path | None, flags: Mapping[str, object]) -> "Settings":
+    """The settings, or one line and exit code 2."""
+    import tomllib
+
+    from pydantic import ValidationError
+
+    from servemu.settings import load_settings
+
+    try:
+        return load_settings(config, **flags)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise failure(f"setting {name}: {first['msg']}", REFUSED) from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise failure(f"config {config}: {error}", REFUSED) from None
+
+
+def _require_models(settings: "Settings") -> None:
+    """Real models need the extra, and their weights."""
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise failure(
+            "the local engine needs the extra: pip install 'servemu[models]', "
+            "or start with --engine synthetic",
+            REFUSED,
+        )
+    from servemu.cli.models import fetch
+
+    fetch(settings, None)
+
+
+def _serve(settings: "Settings") -> None:
+    from servemu.app import create_app
+    from servemu.catalog import CatalogInvalid
+    from servemu.clock import SystemClock
+    from servemu.server import Server, bind, url_of
+    from servemu.wiring import build_world
+    from servemu_state.errors import StateError
+
+    try:
+        sock = bind(settings.host, settings.port)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        raise failure(f"cannot listen on {where}: {error.strerror}", REFUSED) from None
+    with sock:
+        try:
+            world = build_world(settings, SystemClock())
+        except (StateError, CatalogInvalid) as error:
+            raise failure(str(error), REFUSED) from None
+        if settings.auth == "open" and settings.host not in ("127.0.0.1", "::1", "localhost"):
+            typer.echo(f"servemu: anybody who reaches {settings.host} is let in", err=True)
+        ready = f"servemu ready {url_of(sock)}"
+        server = Server(create_app(world), on_ready=lambda: typer.echo(ready))
+        server.run(sockets=[sock])
+        if not server.started:
+            raise typer.Exit(1)
