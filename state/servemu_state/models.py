@@ -44,7 +44,7 @@ endpoints = Table(
     Column("creator", String(255), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
-    Column("config_update", String(32), nullable=False, index=True),
+    Column("config_update", String(32), nullable=False),
     Column("last_config_version", Integer, nullable=False),
     Column("tags", Text, nullable=False),
     Column("settings", Text, nullable=False),

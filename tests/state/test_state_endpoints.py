@@ -140,6 +140,19 @@ def test_delete_takes_deployments_and_events_along(
         assert conn.exec_driver_sql("SELECT count(*) FROM deployments").scalar_one() == 2
 
 
+def test_delete_all_of_the_only_workspace_leaves_nothing(
+    database: Database, make_endpoint: MakeEndpoint
+) -> None:
+    endpoint = make_endpoint("llama")
+    with database.write() as conn:
+        endpoints.insert(conn, endpoint)
+        events.append(conn, Event(endpoint.id, 1.0, "DEPLOYMENT", "INFO", "began"))
+        endpoints.delete_all(conn, "default")
+    with database.read() as conn:
+        for table in ("endpoints", "deployments", "events"):
+            assert conn.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() == 0
+
+
 def test_events_come_newest_first_up_to_the_limit(
     database: Database, make_endpoint: MakeEndpoint
 ) -> None:

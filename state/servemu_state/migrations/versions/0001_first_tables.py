@@ -42,7 +42,6 @@ def _create_endpoints() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_endpoints"),
         sa.UniqueConstraint("workspace", "name", name="uq_endpoints_workspace_name"),
     )
-    op.create_index("ix_endpoints_config_update", "endpoints", ["config_update"])
 
 
 def _create_deployments() -> None:
