@@ -2,9 +2,11 @@
 
 import asyncio
 import heapq
+import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -78,6 +80,31 @@ class JumpingClock(SystemClock):
     async def sleep_until(self, deadline: float) -> None:
         self._now = max(self._now, deadline)
         await asyncio.sleep(0)
+
+
+class HeldClock(SystemClock):
+    """Whoever sleeps does so until `release`, which any thread may call."""
+
+    def __init__(self) -> None:
+        self.sleeping = threading.Event()
+        self.left = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._released = asyncio.Event()
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    async def sleep_until(self, deadline: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.sleeping.set()
+        try:
+            await self._released.wait()
+        finally:
+            self.left.set()
+
+    def release(self) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._released.set)
 
 
 @dataclass(eq=False)
@@ -175,6 +202,16 @@ class Plane:
         self._served[name] = served
         return served
 
+    @contextmanager
+    def post_without_waiting(self, path: str, body: object) -> Iterator[None]:
+        """Send a request, and hang up at the end of the `with`."""
+        url = httpx.URL(self.url + path)
+        data = json.dumps(body).encode()
+        head = f"POST {url.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+        with socket.create_connection((url.host, url.port or 80)) as connection:
+            connection.sendall(head.encode() + data)
+            yield
+
     async def route(
         self, workspace: str, endpoint: str, served_entity: str | None = None
     ) -> Served:
@@ -257,6 +294,11 @@ def stepped_clock() -> SteppedClock:
 @pytest.fixture
 def jumping_clock() -> JumpingClock:
     return JumpingClock()
+
+
+@pytest.fixture
+def held_clock() -> HeldClock:
+    return HeldClock()
 
 
 @pytest.fixture(scope="session")
