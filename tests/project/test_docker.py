@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+
 from servemu.cli.up import up
 from servemu.settings import Settings
 
@@ -20,7 +21,8 @@ DOCKERFILES = ("docker/Dockerfile", "docker/Dockerfile.cuda")
 def instruction(dockerfile: str, name: str) -> str:
     """The last instruction of this name, its lines joined."""
     joined = (TOP / dockerfile).read_text().replace("\\\n", " ")
-    return re.findall(rf"^{name} +(.+)$", joined, re.MULTILINE)[-1]
+    found: list[str] = re.findall(rf"^{name} +(.+)$", joined, re.MULTILINE)
+    return found[-1]
 
 
 def compose() -> dict[str, Any]:
