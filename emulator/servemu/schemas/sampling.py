@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field
 
 from servemu.schemas.decoding import Body, PositiveInt, refuse
 from servemu_engine.base import Sampling
@@ -34,7 +34,7 @@ class GenerationFields(Body):
     n: int = Field(1, ge=1, le=MAX_CHOICES)
     user: str = ""
     client_request_id: str = ""
-    usage_context: dict[str, JsonValue] = Field(default_factory=dict)
+    usage_context: dict[str, str] = Field(default_factory=dict)
 
     def sampling(self, *, logprobs: bool = False, top_logprobs: int = 0) -> Sampling:
         """What the engine needs of these. Raises `BadRequest`."""

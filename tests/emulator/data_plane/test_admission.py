@@ -120,3 +120,24 @@ async def test_too_many_in_flight_are_refused(served: Served, stepped_clock: Ste
     with pytest.raises(RequestLimitExceeded) as refused:
         await _come(served, 1)
     assert refused.value.headers == {"Retry-After": "1"}
+
+
+async def test_retry_after_counts_the_running_streams_in(
+    served: Served, stepped_clock: SteppedClock
+) -> None:
+    async def stream() -> None:
+        while True:
+            await served.budget.take(1)
+
+    streams = [asyncio.ensure_future(stream()) for _ in range(10)]
+    waiting = [asyncio.ensure_future(_come(served, 400)) for _ in range(2)]
+    await stepped_clock.run(0.2)
+    with pytest.raises(RequestLimitExceeded) as refused:
+        await _come(served, 1)
+    assert refused.value.retry_after > 4  # 8 s of prompts alone would have been let in
+    await stepped_clock.run(0.2 + refused.value.retry_after)
+    waiting.append(asyncio.ensure_future(_come(served, 1)))
+    await stepped_clock.run(18.0)
+    await asyncio.gather(*waiting)
+    for task in streams:
+        task.cancel()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from servemu.errors import BadRequest, MalformedRequest
 from servemu.schemas.chat import ChatRequest
@@ -222,3 +224,37 @@ def test_embeddings_body_is_refused(body: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequest) as refused:
         decode(EmbeddingsRequest, body)
     assert refused.value.message == f"Bad request: {message}\n"
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.sampled_from([10**400, "", "user", "system", "tool", "text", "x" * 50]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "x"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("schema", [ChatRequest, CompletionsRequest, EmbeddingsRequest])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_body_whatever_it_is_fails_otherwise_than_with_a_400(
+    schema: type[ChatRequest | CompletionsRequest | EmbeddingsRequest], data: st.DataObject
+) -> None:
+    fields = st.sampled_from([*schema.model_fields, "unknown"])
+    body = data.draw(st.dictionaries(fields, json_values, max_size=4))
+    try:
+        wanted = decode(schema, body)
+        match wanted:
+            case ChatRequest():
+                wanted.generate_request(1000)
+            case CompletionsRequest():
+                wanted.generate_requests(1000)
+    except BadRequest as refused:
+        assert refused.message.startswith("Bad request: ")
+        assert refused.message.endswith("\n")
