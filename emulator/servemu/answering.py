@@ -57,14 +57,18 @@ def decode_by_task(
 
 
 async def answer(request: Request, served: Served, value: Mapping[str, Any]) -> Response:
-    """Answer a JSON body by the task of the endpoint. Raises `ApiError`."""
-    match decode_by_task(served, value):
-        case ChatRequest() as chat:
-            return _chat(request, served, chat)
-        case CompletionsRequest() as completions:
-            return _completions(request, served, completions)
-        case EmbeddingsRequest() as embeddings:
-            return await _embeddings(request, served, embeddings)
+    """Answer a JSON body by the task of the endpoint. Raises `ApiError`, `ClientDisconnect`."""
+    wanted = decode_by_task(served, value)
+    try:
+        match wanted:
+            case ChatRequest():
+                return _chat(request, served, wanted)
+            case CompletionsRequest():
+                return _completions(request, served, wanted)
+            case EmbeddingsRequest():
+                return await _embeddings(request, served, wanted)
+    except EngineStopped as error:
+        raise _stopped(served) from error
 
 
 def _chat(request: Request, served: Served, wanted: ChatRequest) -> Response:
@@ -115,10 +119,7 @@ async def _embeddings(request: Request, served: Served, wanted: EmbeddingsReques
 
     world = world_of(request)
     deadline = world.clock.monotonic() + world.settings.request_timeout
-    try:
-        vectors = await attended(embed(), request.receive, world.clock, deadline)
-    except EngineStopped as error:
-        raise _stopped(served) from error
+    vectors = await attended(embed(), request.receive, world.clock, deadline)
     body = wanted.body(served.model, vectors, prepared.num_prompt_tokens)
     return Response(to_json(body), headers=_headers(served), media_type="application/json")
 

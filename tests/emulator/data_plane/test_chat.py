@@ -13,7 +13,7 @@ import pytest
 from servemu.serving import Task
 from servemu.throughput.budget import TokenBudget
 from servemu_engine.base import Chunk, TokenLogprob
-from servemu_engine.errors import EngineDead, InvalidPrompt, PromptTooLong
+from servemu_engine.errors import EngineClosed, EngineDead, InvalidPrompt, PromptTooLong
 from servemu_engine.synthetic import SyntheticEngine
 
 if TYPE_CHECKING:
@@ -186,6 +186,15 @@ def test_engine_that_dies_before_the_first_byte_is_a_503(
         response = http.post("/e/invocations", json=body)
         assert response.status_code == 503
         assert response.json() == {"error_code": "TEMPORARILY_UNAVAILABLE", "message": STOPPED}
+
+
+def test_engine_that_was_closed_is_a_503(
+    plane: Plane, http: httpx.Client, scripted: type[ScriptedEngine]
+) -> None:
+    plane.add("e", CHAT, scripted([], refusal=EngineClosed("x")))
+    response = http.post("/e/invocations", json=BODY)
+    assert response.status_code == 503
+    assert response.json() == {"error_code": "TEMPORARILY_UNAVAILABLE", "message": STOPPED}
 
 
 def test_engine_that_dies_in_the_stream_is_an_event_and_no_done(
