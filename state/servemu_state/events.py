@@ -34,6 +34,6 @@ def append(conn: Connection, event: Event) -> None:
 
 
 def list_newest(conn: Connection, endpoint_id: str, limit: int = 200) -> list[Event]:
-    """The last `limit` events of an endpoint, newest first (facts/control_plane §2, `events`)."""
+    """The last `limit` events of an endpoint, newest first (facts/control_plane §1, `events`)."""
     rows = conn.execute(_NEWEST, {"of_endpoint": endpoint_id, "at_most": limit})
     return [Event(*row) for row in rows]
