@@ -33,22 +33,26 @@ def convert(file: Path, folder: Path) -> None:
     raise LoadFailed(said[-1])
 
 
-def _read_once() -> None:
-    """transformers parses the file three times and builds the tensor names anew for each tensor."""
-    import gguf
-
-    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
-    gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
-
-
 def _main(file: Path, folder: Path) -> None:
     try:
-        _read_once()
+        _read_once(file)
         convert_gguf(file, folder)
     except ImportError as error:
         sys.exit(f"{file.name} must be converted, which needs `servemu[models]`: {error}")
     except LoadFailed as error:
         sys.exit(" ".join(str(error).split()))
+
+
+def _read_once(file: Path) -> None:
+    """transformers parses the file three times and builds the tensor names anew for each tensor."""
+    import gguf
+
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
+    gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
+    try:
+        gguf.GGUFReader(str(file))
+    except (OSError, ValueError, LookupError) as error:
+        raise LoadFailed(f"{file.name} cannot be converted: {error}") from error
 
 
 if __name__ == "__main__":

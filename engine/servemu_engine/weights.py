@@ -30,7 +30,7 @@ __all__ = ["ModelStore", "Progress", "StoredModel", "WeightsUnavailable", "no_pr
 _MANIFEST = "servemu.json"
 _CONVERSION = 1
 """Raised when a conversion changes: folders made by an older one are made again."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 
 
