@@ -1,5 +1,8 @@
 """Builds a world from settings: the only place that chooses concrete parts."""
 
+import threading
+from importlib import import_module
+
 from servemu.catalog import CatalogModel, load_catalog
 from servemu.clock import Clock
 from servemu.faults.ledger import Faults
@@ -61,6 +64,16 @@ def engine_builder(settings: Settings) -> Build:
 
         return lambda model: SyntheticEngine(model.family.stand_in)
     return lambda model: local_engine(model, settings)
+
+
+def warm_up() -> threading.Thread:
+    """Import torch in the background, so that the first deployment need not wait seconds for it."""
+    modules = ("servemu_engine.local", "servemu_engine.embeddings")
+    thread = threading.Thread(
+        target=lambda: [import_module(module) for module in modules], name="warm-up", daemon=True
+    )
+    thread.start()
+    return thread
 
 
 def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:

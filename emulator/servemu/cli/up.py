@@ -82,7 +82,7 @@ def _serve(settings: "Settings") -> None:
     from servemu.catalog import CatalogInvalid
     from servemu.clock import SystemClock
     from servemu.server import Server, bind, url_of
-    from servemu.wiring import build_world
+    from servemu.wiring import build_world, warm_up
     from servemu_state.errors import StateError
 
     try:
@@ -98,7 +98,13 @@ def _serve(settings: "Settings") -> None:
         if settings.auth == "open" and settings.host not in ("127.0.0.1", "::1", "localhost"):
             typer.echo(f"servemu: anybody who reaches {settings.host} is let in", err=True)
         ready = f"servemu ready {url_of(sock)}"
-        server = Server(create_app(world), on_ready=lambda: typer.echo(ready))
+
+        def on_ready() -> None:
+            typer.echo(ready)
+            if settings.engine == "local":
+                warm_up()
+
+        server = Server(create_app(world), on_ready)
         server.run(sockets=[sock])
         if not server.started:
             raise typer.Exit(1)

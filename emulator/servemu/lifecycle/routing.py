@@ -40,7 +40,8 @@ class TrafficRouter:
         self._clock = clock
         self._settings = settings
         self._rng = random.Random()
-        self._unlimited = TokenBudget(None, clock)
+        self._unlimited: dict[tuple[str, str], TokenBudget] = {}
+        """Of the pay-per-token endpoints, by workspace and name."""
         self._budgets: dict[str, tuple[int, dict[str, TokenBudget]]] = {}
         """By endpoint id: the config version, and the budget of each of its entities."""
 
@@ -76,7 +77,10 @@ class TrafficRouter:
     def _target(self, workspace: str, name: str, served_entity: str | None) -> Target:
         provided = self._catalog.foundation_endpoint(name)
         if provided is not None:
-            return Target(provided.name, provided.model, self._unlimited)
+            budget = self._unlimited.get((workspace, name))
+            if budget is None:
+                budget = self._unlimited[workspace, name] = TokenBudget(None, self._clock)
+            return Target(provided.name, provided.model, budget)
         with self._db.read() as connection:
             endpoint = endpoints.get(connection, workspace, name)
         if endpoint is None:
