@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from servemu.auth import Identity
 from servemu.errors import ApiError
-from servemu.responses import on_api_error, on_unexpected_error
+from servemu.responses import UnexpectedErrors, on_api_error
 from servemu.routes import control, endpoints, identity, invocations, openai
 from servemu.routes import provisioned_throughput as throughput
 from servemu.routes.paths import Slashes, on_http_exception
@@ -72,11 +72,14 @@ def create_app(world: World) -> Starlette:
     accepted = world.settings.tokens if world.settings.auth == "strict" else None
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Identity, accepted=accepted), Middleware(Slashes)],
+        middleware=[
+            Middleware(Identity, accepted=accepted),
+            Middleware(UnexpectedErrors),
+            Middleware(Slashes),
+        ],
         exception_handlers={
             ApiError: on_api_error,
             HTTPException: on_http_exception,
-            Exception: on_unexpected_error,
         },
         lifespan=lifespan,
     )

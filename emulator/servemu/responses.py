@@ -5,8 +5,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servemu.errors import ApiError, InternalError, wire_body
 
@@ -31,7 +32,30 @@ async def on_api_error(request: Request, error: Exception) -> Response:
     return error_response(error, request.scope["request_id"])
 
 
-async def on_unexpected_error(request: Request, error: Exception) -> Response:
-    """The last border: what nobody foresaw becomes the real service's 500."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return error_response(InternalError(), request.scope.get("request_id", ""))
+class UnexpectedErrors:
+    """The last border: what nobody foresaw becomes the real service's 500.
+
+    Starlette's own border stands outside of all middleware: its answer would lack the headers that
+    every answer has, and the connection would be cut after it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+            await error_response(InternalError(), scope["request_id"])(scope, receive, send)

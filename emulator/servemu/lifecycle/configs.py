@@ -24,6 +24,8 @@ from servemu.schemas.endpoints import ConfigInput, ServedEntityInput
 from servemu_state.records import EntityState, Route, ServedEntity
 
 NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9])?")
+ENTITY_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+"""DOC (databricks-sdk `ServedEntityInput.name`); it is a part of paths."""
 RESERVED_PREFIX = "databricks-"
 MAX_ENTITIES = 15
 """Documented 10, observed 15 (databricks-sdk-py issue 1496)."""
@@ -81,6 +83,12 @@ def draft_config(asked: ConfigInput, drafting: Drafting) -> Config:
     except ThroughputInvalid as error:
         raise InvalidParameter(error.message) from None
     names = [entity.name for entity in entities]
+    for name in names:
+        if ENTITY_NAME.fullmatch(name) is None:
+            raise InvalidParameter(
+                "Served entity name must be alphanumeric with hyphens and underscores allowed, "
+                f"got '{name}'."
+            )
     for name, count in Counter(names).items():
         if count > 1:
             raise InvalidParameter(f"Served entity names must be unique, '{name}' is given twice.")
@@ -154,6 +162,10 @@ def _routes(asked: ConfigInput, names: list[str]) -> tuple[Route, ...]:
             )
         return (Route(names[0], 100),)
     for route in given:
+        if route.target is None:
+            raise InvalidParameter(
+                "Missing required field: traffic_config.routes.served_entity_name"
+            )
         if route.target not in names:
             raise InvalidParameter(
                 f"Traffic route names unknown served entity '{route.target}'. "

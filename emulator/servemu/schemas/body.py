@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,6 +11,9 @@ from starlette.requests import Request
 from servemu.errors import InvalidParameter, MalformedRequest
 
 Schema = TypeVar("Schema", bound=BaseModel)
+
+MAX_DEPTH = 100
+"""Of nested objects and arrays: protobuf's own limit, and far from Python's when rendered again."""
 
 
 async def read_body(request: Request, schema: type[Schema]) -> Schema:
@@ -26,6 +30,7 @@ async def read_object(request: Request) -> dict[str, object]:
     raw = await request.body()
     try:
         given = json.loads(raw) if raw.strip() else {}
+        _check(given, MAX_DEPTH)
     except (ValueError, RecursionError):
         raise MalformedRequest from None
     if not isinstance(given, dict):
@@ -49,6 +54,23 @@ def parse(given: dict[str, object], schema: type[Schema]) -> Schema:
         raise InvalidParameter(
             f"Invalid value for field '{field}': {first['msg']} (given: {shown})"
         ) from None
+
+
+def _check(value: object, depth: int) -> None:
+    """What Python's parser lets through although no answer could carry it: NaN, numbers beyond
+    a double, half a surrogate pair, endless nesting. Raises `ValueError`.
+    """
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, float) and not isfinite(value):
+        raise ValueError(value)
+    elif isinstance(value, dict | list):
+        if depth == 0:
+            raise ValueError("nested too deeply")
+        for item in value:
+            _check(item, depth - 1)
+        for item in value.values() if isinstance(value, dict) else ():
+            _check(item, depth - 1)
 
 
 def _path(location: Sequence[str | int]) -> str:

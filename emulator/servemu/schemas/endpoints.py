@@ -3,15 +3,33 @@
 Unknown fields are ignored, as the service's own gateway does; the data plane is the strict one.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-INT64 = 2**63 - 1
+
+def _no_boolean(given: Any) -> Any:
+    if isinstance(given, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return given
+
+
+Int64 = Annotated[int, BeforeValidator(_no_boolean), Field(le=2**63 - 1)]
+"""May arrive as a JSON string (Go clients, facts/control_plane §2). `true` is not 1."""
+NotNegative = Annotated[Int64, Field(ge=0)]
 
 
 class Wire(BaseModel):
-    """int64 may arrive as a JSON string (Go clients, facts/control_plane §2); floats may not."""
+    """What all bodies share."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -30,15 +48,15 @@ class ServedEntityInput(Wire):
     entity_name: str | None = None
     entity_version: str | None = None
     external_model: dict[str, Any] | None = None
-    min_provisioned_throughput: int | None = Field(None, le=INT64)
-    max_provisioned_throughput: int | None = Field(None, le=INT64)
-    provisioned_model_units: int | None = Field(None, le=INT64)
-    burst_scaling_enabled: bool | None = None
+    min_provisioned_throughput: Int64 | None = None
+    max_provisioned_throughput: Int64 | None = None
+    provisioned_model_units: NotNegative | None = None
+    burst_scaling_enabled: StrictBool | None = None
     workload_size: str | None = None
     workload_type: str | None = None
-    scale_to_zero_enabled: bool | None = None
-    min_provisioned_concurrency: int | None = Field(None, le=INT64)
-    max_provisioned_concurrency: int | None = Field(None, le=INT64)
+    scale_to_zero_enabled: StrictBool | None = None
+    min_provisioned_concurrency: NotNegative | None = None
+    max_provisioned_concurrency: NotNegative | None = None
     environment_vars: dict[str, str] | None = None
     instance_profile_arn: str | None = None
 
@@ -58,7 +76,7 @@ class ServedEntityInput(Wire):
 
 
 class RouteInput(Wire):
-    traffic_percentage: int = Field(ge=0, le=100)
+    traffic_percentage: Annotated[Int64, Field(ge=0, le=100)]
     served_entity_name: str | None = None
     served_model_name: str | None = None
 
@@ -88,7 +106,7 @@ class CreateEndpoint(Wire):
     config: ConfigInput | None = None
     tags: tuple[Tag, ...] = ()
     description: str = Field("", max_length=1000)
-    route_optimized: bool = False
+    route_optimized: StrictBool = False
     budget_policy_id: str | None = None
     ai_gateway: dict[str, Any] | None = None
     email_notifications: dict[str, Any] | None = None
