@@ -20,6 +20,7 @@ from servemu_engine.base import (
     TokenLogprob,
 )
 from servemu_engine.errors import EngineClosed, InvalidPrompt, PromptTooLong
+from servemu_engine.stopping import find_stop, num_undecided
 from servemu_engine.synthetic_text import (
     made_up_logprob,
     pieces,
@@ -275,16 +276,10 @@ class _StopCut:
             return piece
         text = self.held + piece
         self.held = ""
-        starts = [at for stop in self._stop if (at := text.find(stop)) >= 0]
-        if starts:
+        start = find_stop(text, self._stop)
+        if start is not None:
             self.found = True
-            return text[: min(starts)]
-        keep = max(_overlap(text, stop) for stop in self._stop)
-        self.held = text[len(text) - keep :]
-        return text[: len(text) - keep]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)
+            return text[:start]
+        certain = len(text) - num_undecided(text, self._stop)
+        self.held = text[certain:]
+        return text[:certain]
