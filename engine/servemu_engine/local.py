@@ -14,6 +14,7 @@ from servemu_engine.errors import EngineClosed, LoadFailed, PromptTooLong
 from servemu_engine.generation import LocalGeneration, Reader
 from servemu_engine.loading import LoadedModel, load_causal_lm
 from servemu_engine.loop import Answer, EngineLoop
+from servemu_engine.packed import pack_linears
 from servemu_engine.runner import Runner
 from servemu_engine.scheduler import Capacity, Scheduler
 from servemu_engine.sequence import Sequence
@@ -79,6 +80,7 @@ class LocalEngine:
         began = time.perf_counter()
         options = self._options
         loaded = load_causal_lm(self._folder, dtype=options.dtype, device=options.device)
+        pack_linears(loaded.model)
         runner = Runner(loaded.model)
         runner.check()
         kv_tokens = options.kv_bytes // runner.num_bytes_per_token
