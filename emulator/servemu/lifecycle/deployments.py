@@ -121,8 +121,10 @@ class Deployments:
 
     def succeed(self, endpoint: Endpoint) -> None:
         """The new config takes over."""
+        assert endpoint.pending is not None
         now = self._workspaces.now(endpoint.workspace)
-        self._save(transitions.succeed(endpoint, now), "Endpoint update succeeded")
+        task = self._timeline.task(endpoint.pending)
+        self._save(transitions.succeed(endpoint, now, task), "Endpoint update succeeded")
 
     def fail(self, endpoint: Endpoint, failures: Mapping[str, Failure]) -> None:
         """The new config failed; the old one serves on."""

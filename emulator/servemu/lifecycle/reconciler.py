@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import logging
 from collections.abc import Callable
 
 from servemu.clock import Clock
@@ -9,7 +10,13 @@ from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.timeline import CREATING, LOADING, no_capacity
 from servemu.lifecycle.transitions import Failure
 from servemu_engine.errors import LoadFailed
+from servemu_state.errors import StateError
 from servemu_state.records import Endpoint, EntityState
+
+RETRY_SECONDS = 5.0
+"""After the state could not be written."""
+
+log = logging.getLogger("servemu")
 
 Load = Callable[[str], None]
 """Bring up the engine that serves a registered model (full name). Blocks; raises `LoadFailed`."""
@@ -33,17 +40,27 @@ class Reconciler:
         try:
             while True:
                 self._deployments.changed.clear()
-                self.step()
-                due = [at for at, endpoint in self._deployments.due() if not self._waits(endpoint)]
-                await self._clock.wait(self._deployments.changed, min(due, default=None))
+                await self._clock.wait(self._deployments.changed, self._step_and_next_due())
         finally:
             for loading in self._loading.values():
                 loading.cancel()
 
-    async def settle(self) -> None:
-        """Move on all that is due, in order, and see the loads through that hold it up."""
+    def _step_and_next_due(self) -> float | None:
+        try:
+            self.step()
+        except StateError:  # a full disk, say: deployments go on once it can be written again
+            log.exception("deployments stand still")
+            return self._clock.now() + RETRY_SECONDS
+        due = [at for at, endpoint in self._deployments.due() if not self._waits(endpoint)]
+        return min(due, default=None)
+
+    async def settle(self, workspace: str) -> None:
+        """After its clock was moved: move on all that is due, in order, and see the loads through
+        that hold up this workspace. Others load on behind it.
+        """
+        self._deployments.changed.set()  # what `run` sleeps for is nearer now
         self.step()
-        while held_up := [self._loading[_key(e)] for _, e in self._overdue() if self._waits(e)]:
+        while held_up := self._held_up(workspace):
             await asyncio.wait(held_up, return_when=asyncio.FIRST_COMPLETED)
             self.step()
 
@@ -61,6 +78,13 @@ class Reconciler:
     def _overdue(self) -> list[tuple[float, Endpoint]]:
         now = self._clock.now()
         return [(at, endpoint) for at, endpoint in self._deployments.due() if at <= now]
+
+    def _held_up(self, workspace: str) -> list[Loading]:
+        return [
+            self._loading[_key(endpoint)]
+            for _, endpoint in self._overdue()
+            if endpoint.workspace == workspace and self._waits(endpoint)
+        ]
 
     def _advance(self, endpoint: Endpoint) -> None:
         """The current stage of the endpoint's deployment is over."""
@@ -104,12 +128,20 @@ class Reconciler:
         for entity in endpoint.pending.entities:
             if entity.entity_name is None:
                 continue
-            try:
-                await asyncio.to_thread(self._load, entity.entity_name)
-            except LoadFailed as error:
-                message = f"Model server failed to load the model. {error}"
+            load = asyncio.to_thread(self._load, entity.entity_name)
+            [error] = await asyncio.gather(load, return_exceptions=True)
+            if error is not None:
+                message = f"Model server failed to load the model. {_reason(error)}"
                 failures[entity.name] = Failure(EntityState.FAILED, message)
         return failures
+
+
+def _reason(error: BaseException) -> str:
+    """What nobody foresaw fails this deployment alone, under the real text for model code."""
+    if isinstance(error, LoadFailed):
+        return str(error)
+    log.error("a model did not load", exc_info=error)
+    return f"An error occurred in model loading code: {type(error).__name__}: {error}"
 
 
 def _key(endpoint: Endpoint) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from servemu.catalog import Catalog, Family
+from servemu.catalog import Catalog, CatalogModel, Family
 from servemu.schemas.faults import NoCapacity
 from servemu_state.records import Deployment
 
@@ -41,11 +41,18 @@ class Timeline:
             real = max((family.creating_seconds for family in families), default=0.0)
         return real / self.speedup
 
+    def task(self, deployment: Deployment) -> str | None:
+        """What all its entities do; None: their models left the catalogue."""
+        return next((model.task for model in self._models(deployment)), None)
+
     def _families(self, deployment: Deployment) -> Iterable[Family]:
+        return (model.family for model in self._models(deployment))
+
+    def _models(self, deployment: Deployment) -> Iterable[CatalogModel]:
         for entity in deployment.entities:
             model = self.catalog.model(entity.entity_name or "")
             if model is not None:
-                yield model.family
+                yield model
 
 
 def no_capacity(fault: Mapping[str, Any] | None) -> NoCapacity | None:

@@ -50,13 +50,10 @@ def accept(endpoint: Endpoint, config: Config, now: float) -> Endpoint:
         raise UpdateInProgress
     version = endpoint.last_config_version + 1
     pending = Deployment(version, config.entities, config.routes, started_at=now, due_at=now)
-    task = {} if config.task is None else {"task": config.task}
-    return replace(
-        _move(endpoint, ConfigUpdate.IN_PROGRESS, now),
-        last_config_version=version,
-        settings={**endpoint.settings, **task},
-        pending=pending,
+    accepted = replace(
+        _move(endpoint, ConfigUpdate.IN_PROGRESS, now), last_config_version=version, pending=pending
     )
+    return accepted if endpoint.active is not None else _with_task(accepted, config.task)
 
 
 def enter_stage(endpoint: Endpoint, stage: int, message: str, due_at: float) -> Endpoint:
@@ -68,14 +65,14 @@ def enter_stage(endpoint: Endpoint, stage: int, message: str, due_at: float) -> 
     )
 
 
-def succeed(endpoint: Endpoint, now: float) -> Endpoint:
-    """The pending config takes over."""
+def succeed(endpoint: Endpoint, now: float, task: str | None = None) -> Endpoint:
+    """The pending config takes over, and the endpoint does its task from now on."""
     pending = _pending(endpoint)
     entities = tuple(
         replace(entity, state=EntityState.READY, state_message="") for entity in pending.entities
     )
     return replace(
-        _move(endpoint, ConfigUpdate.NOT_UPDATING, now),
+        _with_task(_move(endpoint, ConfigUpdate.NOT_UPDATING, now), task),
         active=replace(pending, entities=entities, due_at=None, fault=None),
         pending=None,
     )
@@ -106,6 +103,12 @@ def fail(endpoint: Endpoint, failures: Mapping[str, Failure], now: float) -> End
 def _move(endpoint: Endpoint, to: ConfigUpdate, now: float) -> Endpoint:
     assert to in TRANSITIONS[endpoint.config_update], (endpoint.config_update, to)
     return replace(endpoint, config_update=to, updated_at=now)
+
+
+def _with_task(endpoint: Endpoint, task: str | None) -> Endpoint:
+    if task is None:
+        return endpoint
+    return replace(endpoint, settings={**endpoint.settings, "task": task})
 
 
 def _pending(endpoint: Endpoint) -> Deployment:

@@ -86,7 +86,7 @@ async def advance_clock(request: Request) -> Response:
     body = await read_body(request, Advance)
     world, workspace = world_of(request), principal_of(request).workspace
     world.workspaces.advance(workspace, body.seconds)
-    await world.reconciler.settle()
+    await world.reconciler.settle(workspace)
     return await clock(request)
 
 
