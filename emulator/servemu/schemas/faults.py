@@ -15,6 +15,10 @@ Duration = Annotated[timedelta, Field(gt=timedelta(0))]
 """ISO 8601 (`PT29M`) or a number of seconds."""
 
 
+GLOB = r"^([a-zA-Z0-9_*?-]|\[!?[a-zA-Z0-9_-]+\])+$"
+"""Anything else could not match the name of an endpoint: such a rule would never fire."""
+
+
 class Strict(BaseModel):
     """A misspelt field of a rule is a rule that never fires, so it is refused."""
 
@@ -25,7 +29,7 @@ class Match(Strict):
     """Which requests a rule is about. All that is given must agree."""
 
     operation: Operation | None = None
-    endpoint: str = Field("*", min_length=1, description="A glob on the endpoint's name.")
+    endpoint: str = Field("*", pattern=GLOB, description="A glob on the endpoint's name.")
     header: dict[str, str] = {}
 
 
