@@ -148,6 +148,11 @@ async def test_reply_is_english_about_the_question(engine: SyntheticEngine) -> N
     assert text[0].isupper() and text.endswith(".")
 
 
+async def test_reply_read_back_as_a_prompt_counts_the_same_tokens(engine: SyntheticEngine) -> None:
+    chunks = await run(engine, GREEDY)
+    assert pieces(text_of(chunks)) == [chunk.text for chunk in chunks]
+
+
 async def test_greedy_text_is_the_same_in_another_engine(engine: SyntheticEngine) -> None:
     again = SyntheticEngine("echo", rng=Random(99))
     assert await run(engine, GREEDY) == await run(again, GREEDY)
