@@ -1,11 +1,13 @@
 """Attention of one flat step over the slots of the cache, as a transformers attention function."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from servemu_engine.cache import Layout, Segment
+from servemu_engine.cache import DecodeGroup, Layout, Segment
 
 SLOT_ATTENTION = "servemu_slots"
 
@@ -24,30 +26,45 @@ def slot_attention(
     **_: object,
 ) -> tuple[Tensor, None]:
     """`query` is [1, heads, tokens, head size]; back comes [1, tokens, heads, head size]."""
-    scores = _Scores(scaling or query.shape[-1] ** -0.5, sliding_window, softcap)
-    flat = query[0].transpose(0, 1)
-    parts = []
-    if slot_layout.num_decode:
-        parts.append(_decode(flat[: slot_layout.num_decode], (keys, values), slot_layout, scores))
-    for segment in slot_layout.segments[slot_layout.num_decode :]:
-        parts.append(_prefill(flat, (keys, values), (slot_layout, segment), scores))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).unsqueeze(0), None
+    scores = _Scores(scaling or query.shape[-1] ** -0.5, softcap)
+    flat, stores = query[0].transpose(0, 1), (keys, values)
+    attended = flat.new_empty(flat.shape[0], flat.shape[1], values.shape[-1])
+    for index, group in enumerate(slot_layout.groups):
+        mask = slot_layout.decode_mask(index, flat.dtype, sliding_window)
+        attended[group.rows] = _decode(flat[group.rows], _held(stores, group), mask, scores)
+    for index in range(slot_layout.num_decode, len(slot_layout.segments)):
+        segment = slot_layout.segments[index]
+        mask = slot_layout.prefill_mask(index, flat.dtype, sliding_window)
+        held = _held(stores, segment)
+        attended[segment.begin : segment.end] = _prefill(
+            flat[segment.begin : segment.end], held, mask, scores
+        )
+    return attended.unsqueeze(0), None
 
 
 AttentionInterface.register(SLOT_ATTENTION, slot_attention)
 
 
+Store = tuple[Tensor, Tensor]
+
+
+def _held(stores: Store, part: DecodeGroup | Segment) -> Store:
+    """Keys and values of a group or a segment: [sequences, kv heads, length, head size]."""
+    if isinstance(part, Segment):
+        slots, length = slice(part.slot, part.slot + 1), part.stop
+        return stores[0][slots, :, :length], stores[1][slots, :, :length]
+    return stores[0][part.slots, :, : part.length], stores[1][part.slots, :, : part.length]
+
+
+@dataclass(frozen=True, slots=True)
 class _Scores:
     """How a query is weighed against keys in one layer."""
 
-    __slots__ = ("scaling", "softcap", "window")
+    scaling: float
+    softcap: float | None
 
-    def __init__(self, scaling: float, window: int | None, softcap: float | None) -> None:
-        self.scaling = scaling
-        self.window = window
-        self.softcap = softcap
-
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(self, query: Tensor, held: Store, mask: Tensor | None) -> Tensor:
+        keys, values = held
         if self.softcap is None:
             return F.scaled_dot_product_attention(
                 query, keys, values, attn_mask=mask, scale=self.scaling
@@ -59,29 +76,19 @@ class _Scores:
         return capped.float().softmax(-1).to(query.dtype) @ values
 
 
-def _decode(query: Tensor, store: tuple[Tensor, Tensor], layout: Layout, scores: _Scores) -> Tensor:
+def _decode(query: Tensor, held: Store, mask: Tensor | None, scores: _Scores) -> Tensor:
     """One token a sequence: the query heads of a group stand in for query positions, so that no key
     is repeated. `query`: [sequences, heads, head size]."""
-    length, slots = layout.decode_length, layout.decode_slots
-    keys, values = (tensor[slots, :, :length] for tensor in store)
-    grouped = query.reshape(query.shape[0], keys.shape[1], -1, query.shape[-1])
-    mask = layout.decode_mask(query.dtype, scores.window)
+    kv_heads = held[0].shape[1]
+    grouped = query.reshape(query.shape[0], kv_heads, -1, query.shape[-1])
     if mask is not None:
         mask = mask.expand(-1, -1, grouped.shape[2], -1)
-    attended = scores.attend(grouped, keys, values, mask)
-    return attended.reshape(query.shape[0], query.shape[1], -1)
+    return scores.attend(grouped, held, mask).reshape(query.shape[0], query.shape[1], -1)
 
 
-def _prefill(
-    flat: Tensor, store: tuple[Tensor, Tensor], place: tuple[Layout, Segment], scores: _Scores
-) -> Tensor:
-    """The next tokens of one sequence. `flat`: [tokens of the step, heads, head size]."""
-    layout, segment = place
-    keys, values = (tensor[segment.slot : segment.slot + 1, :, : segment.stop] for tensor in store)
-    query = flat[segment.begin : segment.end].transpose(0, 1).unsqueeze(0)
-    groups = query.shape[1] // keys.shape[1]
-    mask = layout.prefill_mask(segment, query.dtype, scores.window)
-    attended = scores.attend(
-        query, keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1), mask
-    )
+def _prefill(query: Tensor, held: Store, mask: Tensor, scores: _Scores) -> Tensor:
+    """The next tokens of one sequence. `query`: [tokens, heads, head size]."""
+    groups = query.shape[1] // held[0].shape[1]
+    keys, values = (tensor.repeat_interleave(groups, 1) for tensor in held)
+    attended = scores.attend(query.transpose(0, 1).unsqueeze(0), (keys, values), mask)
     return attended[0].transpose(0, 1)

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+_SHORT = 511
+"""Sequences up to it share one batch of attention; beyond, those within a factor of two do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -28,6 +31,21 @@ class Segment:
         return self.start + self.end - self.begin
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeGroup:
+    """Decoding sequences of about one length, whose attention runs as one batch."""
+
+    rows: slice | Tensor
+    """Their places among the tokens of the step."""
+    slots: slice | Tensor
+    """A slice, which is a view and no copy, where the slots lie side by side."""
+    positions: Tensor
+    """[sequences]"""
+    shortest: int
+    length: int
+    """Shortest and longest of them after this step, in tokens."""
+
+
 @dataclass(slots=True)
 class Layout:
     """The segments of one step; the first `num_decode` have one token each, sorted by slot."""
@@ -39,40 +57,53 @@ class Layout:
     """[tokens]"""
     positions: Tensor = field(init=False)
     """[tokens]"""
-    decode_length: int = field(init=False)
-    """Longest decoding sequence after this step, in tokens."""
+    groups: tuple[DecodeGroup, ...] = field(init=False)
     _masks: dict[tuple[int, int | None], Tensor | None] = field(init=False, default_factory=dict)
+    """By (index of the group or -1 - index of the segment, sliding window)."""
 
     def __post_init__(self) -> None:
         slots = [s.slot for s in self.segments for _ in range(s.begin, s.end)]
         positions = [position for s in self.segments for position in range(s.start, s.stop)]
         pair = torch.tensor([slots, positions], device=self.device)
         self.slots, self.positions = pair[0], pair[1]
-        self.decode_length = max((s.stop for s in self.segments[: self.num_decode]), default=0)
+        by_length: dict[int, list[Segment]] = {}
+        for segment in self.segments[: self.num_decode]:
+            by_length.setdefault(max(segment.stop, _SHORT).bit_length(), []).append(segment)
+        self.groups = tuple(self._group(segments) for segments in by_length.values())
 
-    @property
-    def decode_slots(self) -> slice | Tensor:
-        """A slice (a view, no copy) where the decoding slots lie side by side."""
-        first = self.segments[0].slot
-        if self.segments[self.num_decode - 1].slot - first + 1 == self.num_decode:
-            return slice(first, first + self.num_decode)
-        return self.slots[: self.num_decode]
+    def _group(self, segments: list[Segment]) -> DecodeGroup:
+        rows = self._index([s.begin for s in segments])
+        lengths = [s.stop for s in segments]
+        return DecodeGroup(
+            rows=rows,
+            slots=self._index([s.slot for s in segments]),
+            positions=self.positions[rows],
+            shortest=min(lengths),
+            length=max(lengths),
+        )
 
-    def decode_mask(self, dtype: torch.dtype, window: int | None) -> Tensor | None:
-        """Added to the scores: [sequences, 1, 1, decode_length]; None where nothing is hidden."""
-        if (-1, window) not in self._masks:
-            positions = self.positions[: self.num_decode].view(-1, 1, 1, 1)
-            shortest = min(s.stop for s in self.segments[: self.num_decode])
-            same = shortest == self.decode_length and not (window and shortest > window)
-            mask = None if same else self._mask(positions, self.decode_length, window).to(dtype)
-            self._masks[-1, window] = mask
-        return self._masks[-1, window]
+    def _index(self, numbers: list[int]) -> slice | Tensor:
+        """Of rising numbers: a slice where they are side by side."""
+        if numbers[-1] - numbers[0] + 1 == len(numbers):
+            return slice(numbers[0], numbers[-1] + 1)
+        return torch.tensor(numbers, device=self.device)
 
-    def prefill_mask(self, segment: Segment, dtype: torch.dtype, window: int | None) -> Tensor:
-        """Added to the scores: [segment's tokens, segment.stop]."""
-        key = (segment.begin, window)
+    def decode_mask(self, index: int, dtype: torch.dtype, window: int | None) -> Tensor | None:
+        """Added to the scores of a group: [sequences, 1, 1, length]; None: nothing is hidden."""
+        if (index, window) not in self._masks:
+            group = self.groups[index]
+            hides = group.shortest < group.length or (window and group.shortest > window)
+            positions = group.positions.view(-1, 1, 1, 1)
+            mask = self._mask(positions, group.length, window).to(dtype) if hides else None
+            self._masks[index, window] = mask
+        return self._masks[index, window]
+
+    def prefill_mask(self, index: int, dtype: torch.dtype, window: int | None) -> Tensor:
+        """Added to the scores of a segment: [its tokens, segment.stop]."""
+        key = (-1 - index, window)
         mask = self._masks.get(key)
         if mask is None:
+            segment = self.segments[index]
             positions = self.positions[segment.begin : segment.end].unsqueeze(-1)
             mask = self._masks[key] = self._mask(positions, segment.stop, window).to(dtype)
         return mask

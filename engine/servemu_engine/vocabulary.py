@@ -52,9 +52,9 @@ class Vocabulary:
 
     def end_ids(self, model: PreTrainedModel) -> frozenset[int]:
         """All that end an answer: as generation config, config, tokenizer say, and turn ends."""
-        named = [model.config.eos_token_id, self._tokenizer.eos_token_id]
-        if model.generation_config is not None:
-            named.append(model.generation_config.eos_token_id)
+        named = [self._tokenizer.eos_token_id]
+        for config in (model.config, model.config.get_text_config(), model.generation_config):
+            named.append(getattr(config, "eos_token_id", None))
         ids: set[int] = set()
         for value in named:
             ids.update(value if isinstance(value, list | tuple) else [value] * (value is not None))

@@ -222,7 +222,7 @@ async def test_n_answers_differ_by_index_and_repeat_with_the_seed(engine: LocalE
 async def test_logprobs_are_those_of_the_models_own_forward(
     engine: LocalEngine, reference: Reference
 ) -> None:
-    sampling = Sampling(seed=2, temperature=1.7, max_tokens=16, logprobs=True, top_logprobs=4)
+    sampling = Sampling(seed=3, temperature=0.8, max_tokens=16, logprobs=True, top_logprobs=4)
     chunks = await chunks_of(engine, raw("the cat", sampling))
     entries = [entry for chunk in chunks for entry in chunk.logprobs]
     ids = reference.tokenizer.encode("the cat")
@@ -233,7 +233,8 @@ async def test_logprobs_are_those_of_the_models_own_forward(
         ids.append(token)
         expected.append([float(logprobs[token]), *logprobs.topk(4).values.tolist()])
         got.append([entry.logprob, *(top.logprob for top in entry.top)])
-    assert len(entries) == sum(chunk.num_tokens for chunk in chunks)
+    has_end = chunks[-1].finish_reason == "stop"
+    assert len(entries) == sum(chunk.num_tokens for chunk in chunks) - has_end > 8
     torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=1e-4, atol=1e-4)
 
 
