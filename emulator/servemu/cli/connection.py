@@ -21,11 +21,8 @@ class Connection:
     """A running emulator. A failure ends the command with exit code 1 and one line on stderr."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        import httpx
-
-        headers = {"Authorization": f"Bearer {token or 'servemu-cli'}"}
         self._url = url
-        self._client = httpx.Client(base_url=url, headers=headers, timeout=30)
+        self._headers = {"Authorization": f"Bearer {token or 'servemu-cli'}"}
 
     def get(self, path: str) -> dict[str, Any]:
         return self._ask("GET", path)
@@ -40,12 +37,15 @@ class Connection:
         import httpx
 
         try:
-            response = self._client.request(method, path, json=body)
-            answer: dict[str, Any] = response.json()
-        except httpx.HTTPError as error:
+            with httpx.Client(base_url=self._url, headers=self._headers, timeout=30) as client:
+                response = client.request(method, path, json=body)
+            answer = response.json()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise failure(f"no emulator answers at {self._url} ({error})") from None
         except ValueError:
-            raise failure(f"what answers at {self._url} is no emulator") from None
+            answer = None
+        if not isinstance(answer, dict) or "x-databricks-org-id" not in response.headers:
+            raise failure(f"what answers at {self._url} is no emulator")
         if response.is_error:
             raise failure(str(answer.get("message", answer)))
         return answer

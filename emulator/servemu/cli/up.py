@@ -51,6 +51,7 @@ def checked_settings(config: Path | None, flags: Mapping[str, object]) -> "Setti
     import tomllib
 
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from servemu.settings import load_settings
 
@@ -60,8 +61,10 @@ def checked_settings(config: Path | None, flags: Mapping[str, object]) -> "Setti
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise failure(f"setting {name}: {first['msg']}", REFUSED) from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise failure(f"config {config}: {error}", REFUSED) from None
+    except SettingsError as error:  # a SERVEMU_* variable that should hold JSON
+        raise failure(f"setting: {error}", REFUSED) from None
 
 
 def _require_models(settings: "Settings") -> None:
@@ -87,9 +90,10 @@ def _serve(settings: "Settings") -> None:
 
     try:
         sock = bind(settings.host, settings.port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host can be called that
         where = f"{settings.host}:{settings.port}"
-        raise failure(f"cannot listen on {where}: {error.strerror}", REFUSED) from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise failure(f"cannot listen on {where}: {why}", REFUSED) from None
     with sock:
         try:
             world = build_world(settings, SystemClock())
