@@ -39,6 +39,9 @@ class LocalOptions:
     """Prompt tokens a step: more is faster for prompts, and makes running answers stutter."""
     run_ahead: int = 32
     """Tokens an answer may be ahead of its reader before it pauses."""
+    num_threads: int | None = None
+    """Cores a step uses on CPU. Where other processes compete for all of them, fewer is faster: a
+    step waits for its slowest thread."""
     draw_seed: Callable[[], int] = lambda: secrets.randbits(63)
     """Seed of a request that names none."""
 
@@ -81,7 +84,7 @@ class LocalEngine:
         options = self._options
         loaded = load_causal_lm(self._folder, dtype=options.dtype, device=options.device)
         pack_linears(loaded.model)
-        runner = Runner(loaded.model)
+        runner = Runner(loaded.model, options.num_threads)
         runner.check()
         kv_tokens = options.kv_bytes // runner.num_bytes_per_token
         window = min(loaded.context_length, kv_tokens)

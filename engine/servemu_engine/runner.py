@@ -8,17 +8,21 @@ from servemu_engine.attention import SLOT_ATTENTION
 from servemu_engine.cache import Layout, Segment, SlotCache
 from servemu_engine.errors import LoadFailed
 from servemu_engine.sampler import Draw, Sampled, sample, uniform
-from servemu_engine.scheduler import Reshape, Row, Step
+from servemu_engine.scheduler import Row, Step
 
 _PROBE = 12
 """Tokens of the check at start."""
 
 
 class Runner:
-    """Owns the model and its KV cache. Used by one thread."""
+    """Owns the model and its KV cache. `run` belongs to one thread.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    `num_threads`: cores a step may use on CPU; None: as torch decides for the process.
+    """
+
+    def __init__(self, model: PreTrainedModel, num_threads: int | None = None) -> None:
         self._model = model
+        self._num_threads = num_threads
         self._device = model.device
         self._cache = SlotCache(model.config.get_text_config().num_hidden_layers)
 
@@ -52,8 +56,11 @@ class Runner:
     @torch.inference_mode()
     def run(self, step: Step) -> list[tuple[Row, Sampled]]:
         """The next token of each row that samples, in the order of `step.rows`."""
+        if self._num_threads is not None and torch.get_num_threads() != self._num_threads:
+            torch.set_num_threads(self._num_threads)
         if step.reshape is not None:
-            self._reshape(step.reshape)
+            reshape = step.reshape
+            self._cache.reshape(reshape.num_slots, reshape.length, reshape.sources)
         if not step.rows:
             return []
         segments: list[Segment] = []
@@ -72,9 +79,6 @@ class Runner:
             logits = logits[torch.tensor(sampling, device=self._device)]
         rows = [step.rows[i] for i in sampling]
         return list(zip(rows, sample(logits, [_draw(row) for row in rows]), strict=True))
-
-    def _reshape(self, reshape: Reshape) -> None:
-        self._cache.reshape(reshape.num_slots, reshape.length, reshape.sources)
 
     def _forward(self, ids: list[int], layout: Layout) -> Tensor:
         """Logits of the last token of each segment: [segments, vocab]."""

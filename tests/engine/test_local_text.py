@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from servemu_engine.base import Chunk, GenerateRequest, Message, Sampling, TokenLogprob
+from servemu_engine.base import Chunk, GenerateRequest, Message, Sampling
 from servemu_engine.chat_template import encode_request
 from servemu_engine.errors import (
     EngineClosed,
@@ -30,7 +30,7 @@ from servemu_engine.runner import Runner
 
 pytestmark = pytest.mark.anyio
 
-WINDOW = 256
+WINDOW = 1024
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
     "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -159,6 +159,16 @@ async def test_greedy_among_others_is_what_generate_gives(
     assert texts[::2] == expected
 
 
+async def test_long_and_short_ones_together_are_what_generate_gives(
+    engine: LocalEngine, reference: Reference
+) -> None:
+    prompts = ["a", "the dog " * 400, "where", "cat mat " * 140]
+    texts = await asyncio.gather(*(text_of(engine, raw(prompt)) for prompt in prompts))
+    ids = [reference.tokenizer.encode(prompt) for prompt in prompts]
+    assert len(ids[1]) > 512 > len(ids[0])
+    assert texts == [reference.text(prompt, 24) for prompt in ids]
+
+
 async def test_small_cache_evicts_and_still_gives_what_generate_gives(reference: Reference) -> None:
     kv_bytes = 320 * 512
     engine = LocalEngine(reference.folder, "tiny", LocalOptions(device="cpu", kv_bytes=kv_bytes))
@@ -226,10 +236,11 @@ async def test_logprobs_are_those_of_the_models_own_forward(
     chunks = await chunks_of(engine, raw("the cat", sampling))
     entries = [entry for chunk in chunks for entry in chunk.logprobs]
     ids = reference.tokenizer.encode("the cat")
+    token_of = {bytes_of(reference.tokenizer, id): id for id in range(len(reference.tokenizer))}
     expected, got = [], []
     for entry in entries:
         logprobs = reference.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
-        token = token_of(reference.tokenizer, entry)
+        token = token_of[entry.raw]
         ids.append(token)
         expected.append([float(logprobs[token]), *logprobs.topk(4).values.tolist()])
         got.append([entry.logprob, *(top.logprob for top in entry.top)])
@@ -238,17 +249,10 @@ async def test_logprobs_are_those_of_the_models_own_forward(
     torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=1e-4, atol=1e-4)
 
 
-def token_of(tokenizer: PreTrainedTokenizerBase, entry: TokenLogprob) -> int:
-    """The id whose exact bytes these are."""
-    for token in range(len(tokenizer)):
-        if bytes_of(tokenizer, token) == entry.raw:
-            return token
-    raise AssertionError(f"no token is {entry.raw!r}")
-
-
 def bytes_of(tokenizer: PreTrainedTokenizerBase, token: int) -> bytes:
+    """Exact bytes, by the byte-level alphabet as GPT-2 defined it."""
     name = tokenizer.convert_ids_to_tokens(token)
-    if token in tokenizer.all_special_ids or name.startswith("<|"):
+    if name.startswith("<|"):
         return str(name).encode()
     visible = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or 174 <= b <= 255]
     hidden = [b for b in range(256) if b not in visible]
@@ -306,13 +310,13 @@ async def test_prompt_of_the_whole_context_is_too_long(engine: LocalEngine) -> N
     assert (raised.value.num_tokens, raised.value.limit) == (num_tokens, num_tokens)
     assert engine.prepare(replace(request, context_length=num_tokens + 1)).max_tokens == 1
     with pytest.raises(PromptTooLong, match=f"context of {WINDOW} tokens"):
-        engine.prepare(raw("x y " * 400))
+        engine.prepare(raw("x y " * 800))
 
 
 async def test_stand_in_sees_the_newest_tokens_of_a_prompt_beyond_its_window(
     engine: LocalEngine, reference: Reference
 ) -> None:
-    prompt = "one two three " * 200
+    prompt = "one two three " * 400
     ids = reference.tokenizer.encode(prompt)
     prepared = engine.prepare(replace(raw(prompt), context_length=8192))
     assert prepared.num_prompt_tokens == len(ids) > WINDOW
