@@ -1,0 +1,100 @@
+"""The control plane's latency and rate over a database in a file, beside the client's own floor."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.bench.load import Load, Measured, measure
+from tests.bench.processes import Running, bench_module, running, servemu_up, settle
+from tests.bench.report import Cell, Options, Table, significant
+from tests.bench.start import CREATE, ENDPOINTS, fill
+
+TAGS = '{"add_tags": [{"key": "team", "value": "{n}"}]}'
+
+CONNECTIONS = 8
+
+SIZES = (1, 1000)
+"""Endpoints in the workspace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One operation, asked by one client and by eight."""
+
+    name: str
+    endpoints: int | None
+    alone: Measured
+    together: Measured
+
+
+def run(options: Options) -> list[Table]:
+    """The operations, with 1 and with 1,000 endpoints."""
+    with running(bench_module("floor")) as floor:
+        get = measured("floor: GET", None, Load(port=floor.port, method="GET", path="/"))
+        post = measured(
+            "floor: POST", None, Load(port=floor.port, method="POST", path="/", body=CREATE)
+        )
+    with TemporaryDirectory() as folder:
+        database = Path(folder) / "bench.db"
+        with running(servemu_up("--database", str(database))) as server:
+            cases = [case for size in SIZES for case in operations(server, size)]
+    rows = [_row(get, get), _row(post, post)]
+    rows += [_row(case, get if case.name.startswith("GET") else post) for case in cases]
+    connections = f"at {CONNECTIONS}"
+    return [
+        Table(
+            "Control plane: one keep-alive connection, then 8",
+            (
+                "operation",
+                "endpoints",
+                "p50 ms",
+                "p99 ms",
+                "p50 - floor ms",
+                f"requests/s {connections}",
+                f"p99 ms {connections}",
+                "share of floor's rate %",
+            ),
+            rows,
+            (
+                "Aim: GET p50 ≤ 1 ms, p99 ≤ 5 ms at one connection; ≥ 2,000 requests/s at eight.",
+                "Floor: the same client and uvicorn settings, an app that answers 1 kB.",
+                "POST create includes the deployments behind it; the count is that at its start.",
+            ),
+        )
+    ]
+
+
+def operations(server: Running, size: int) -> Iterator[Case]:
+    """All operations in a workspace of its own that begins with `size` endpoints."""
+    token = f"emu.size{size}"
+    created = fill(server.port, size, token=token)
+    settle(server, token=token)
+    get = Load(port=server.port, method="GET", path=f"{ENDPOINTS}/bench-0", token=token)
+    yield measured("GET one", size, get)
+    yield measured("GET list", size, replace(get, path=ENDPOINTS))
+    tags = replace(get, method="PATCH", path=f"{ENDPOINTS}/bench-0/tags", body=TAGS)
+    yield measured("PATCH tags", size, tags)
+    create = replace(get, method="POST", path=ENDPOINTS, body=CREATE, first=created)
+    yield measured("POST create", size, create)
+    settle(server, token=token)
+
+
+def measured(name: str, endpoints: int | None, load: Load) -> Case:
+    """First one connection, then eight."""
+    alone = measure(replace(load, connections=1))
+    together = measure(replace(load, connections=CONNECTIONS, first=alone.next))
+    return Case(name, endpoints, alone, together)
+
+
+def _row(case: Case, floor: Case) -> tuple[Cell, ...]:
+    return (
+        case.name,
+        case.endpoints,
+        significant(case.alone.p50),
+        significant(case.alone.p99),
+        significant(case.alone.p50 - floor.alone.p50),
+        significant(case.together.per_second),
+        significant(case.together.p99),
+        round(100 * case.together.per_second / floor.together.per_second, 1),
+    )

@@ -1,0 +1,70 @@
+"""`make bench`: measures, prints one report. `run.py [start control engine throughput]`.
+
+No figure is a test: nothing here fails because something was slow.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench import control, engine, start, throughput
+from tests.bench.report import Options, as_json, machine, show
+
+SECTIONS = {
+    "start": start.run,
+    "control": control.run,
+    "engine": engine.run,
+    "throughput": throughput.run,
+}
+
+FEWEST_ROUNDS = 3
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], metavar="section")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures there.")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help="Of the engine.")
+    parser.add_argument("--seconds", type=float, default=5.0, help="Of a throughput window.")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run the sections in turn; what was measured is written also when a later one is stopped."""
+    given = parse()
+    options = Options(dtype=given.dtype, rounds=given.rounds, seconds=given.seconds)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    report: dict[str, object] = {"machine": machine(), "sections": {}}
+    console.print(" · ".join(f"{key} {value}" for key, value in machine().items()))
+    measured: dict[str, object] = {}
+    began = time.monotonic()
+    try:
+        for name in given.sections or SECTIONS:
+            tables = SECTIONS[name](options)
+            for table in tables:
+                show(console, table)
+            measured[name] = [as_json(table) for table in tables]
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    finally:
+        if given.json is not None:
+            report["sections"] = measured
+            given.json.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"{time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
