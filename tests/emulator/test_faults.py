@@ -266,6 +266,16 @@ def test_stored_rule_is_answered_with_its_defaults_and_an_empty_ledger(arm: Arm)
     }
 
 
+def test_fields_of_a_rule_win_over_those_of_its_preset_one_by_one(arm: Arm) -> None:
+    rule = arm(match={"endpoint": "llama-*"}, effect={"after": 60})
+    assert rule["match"] == {
+        "operation": "serving-endpoints.create",
+        "endpoint": "llama-*",
+        "header": {},
+    }
+    assert rule["effect"] == {"type": "no_capacity", "after": "PT60S"}
+
+
 def test_ledger_counts_matches_and_hits(workspace: httpx.Client, entity: Entity, arm: Arm) -> None:
     rule = arm(when={"skip": 1, "times": 2}, match={"endpoint": "llama-*"})
     ledger = []
