@@ -209,6 +209,27 @@ def test_unknown_fields_are_ignored(workspace: httpx.Client, entity: Entity) -> 
     assert "crimson" not in created.text
 
 
+def test_null_is_the_same_as_absent(workspace: httpx.Client, entity: Entity) -> None:
+    nothing = ["description", "tags", "route_optimized", "rate_limits", "ai_gateway"]
+    given = entity() | dict.fromkeys(["name", "external_model", "scale_to_zero_enabled"])
+    config = {
+        "name": None,
+        "served_entities": [given],
+        "served_models": None,
+        "traffic_config": {"routes": None},
+    }
+    body = {"name": "llama", "config": config, **dict.fromkeys(nothing)}
+    created = workspace.post(B, json=body).json()
+    creating = shown_entity("DEPLOYMENT_CREATING", "Creating resources for served entity.")
+    assert created == shown_endpoint(
+        id=created["id"],
+        state=state("NOT_READY", "IN_PROGRESS"),
+        pending_config=shown_config(1, creating) | {"start_time": START},
+        task="llm/v1/chat",
+    )
+    assert workspace.patch(f"{B}/llama/tags", json={"add_tags": None}).json() == {"tags": []}
+
+
 def test_served_models_are_the_same_as_served_entities(
     workspace: httpx.Client, entity: Entity
 ) -> None:

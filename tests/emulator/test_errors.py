@@ -129,10 +129,7 @@ CREATES: dict[str, tuple[Json, str]] = {
         {"name": 5},
         "Invalid value for field 'name': Input should be a valid string (given: 5)",
     ),
-    "name is null": (
-        {"name": None},
-        "Invalid value for field 'name': Input should be a valid string (given: null)",
-    ),
+    "name is null": ({"name": None}, "Missing required field: name"),
     "no name": ({"config": {"served_entities": [LLAMA]}}, "Missing required field: name"),
     "reserved prefix": (
         {"name": "databricks-x"},
@@ -140,8 +137,15 @@ CREATES: dict[str, tuple[Json, str]] = {
     ),
     "config is a list": (
         {"name": "a", "config": []},
-        "Invalid value for field 'config': Input should be a valid dictionary or instance of "
-        "ConfigInput (given: [])",
+        "Invalid value for field 'config': Input should be an object (given: [])",
+    ),
+    "tags are an object": (
+        {"name": "a", "tags": {"key": "a"}},
+        """Invalid value for field 'tags': Input should be an array (given: {"key": "a"})""",
+    ),
+    "gateway is a list": (
+        {"name": "a", "ai_gateway": []},
+        "Invalid value for field 'ai_gateway': Input should be an object (given: [])",
     ),
     "tags without key": (
         {"name": "a", "tags": [{"value": "b"}]},

@@ -1,7 +1,7 @@
 """Reading a control-plane body: JSON text → schema, or the failure the service would answer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TypeVar
 
@@ -9,6 +9,13 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from servemu.errors import InvalidParameter, MalformedRequest
+
+JSON_WORDS: Mapping[str, str] = {
+    "tuple_type": "Input should be an array",
+    "dict_type": "Input should be an object",
+    "model_type": "Input should be an object",
+}
+"""Where pydantic's words are Python's."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -51,8 +58,9 @@ def parse(given: dict[str, object], schema: type[Schema]) -> Schema:
         if first["type"] == "missing":
             raise InvalidParameter(f"Missing required field: {field}") from None
         shown = json.dumps(first["input"], default=str, ensure_ascii=False)[:200]
+        problem = JSON_WORDS.get(first["type"], first["msg"])
         raise InvalidParameter(
-            f"Invalid value for field '{field}': {first['msg']} (given: {shown})"
+            f"Invalid value for field '{field}': {problem} (given: {shown})"
         ) from None
 
 
