@@ -1,4 +1,4 @@
-"""The border of the engine: what is asked of it and what it answers, as frozen data and two protocols."""
+"""The border of the engine: frozen data for what is asked and answered, and two protocols."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class GenerateRequest:
     sampling: Sampling = field(default_factory=Sampling)
     n: int = 1
     context_length: int | None = None
-    """Tokens of prompt and answer together that the *played* model takes; None: the engine's own."""
+    """Tokens of prompt and answer that the *played* model takes; None: the engine's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class PreparedRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token with its natural-log probability. `text` may be part of a character; `raw` is exact."""
+    """A token and its natural-log probability. `text` may be part of a character; `raw` is exact."""
 
     text: str
     raw: bytes
@@ -79,7 +79,7 @@ class Chunk:
     index: int
     text: str
     num_tokens: int
-    """Tokens generated since the chunk before, also those whose text is held back or was cut off."""
+    """Tokens generated since the last chunk, also those whose text is held back or cut off."""
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     """Set on the last chunk of each answer."""

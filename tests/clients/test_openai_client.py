@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import openai as errors
 import pytest
 from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 CHAT = "databricks-meta-llama-3-1-8b-instruct"
 GTE = "databricks-gte-large-en"
@@ -58,19 +59,12 @@ def test_streamed_text_equals_unary_text(openai: OpenAI) -> None:
 
 
 def test_usage_grows_in_each_chunk_up_to_the_unary_usage(openai: OpenAI) -> None:
-    messages = [{"role": "user", "content": PROMPTS[0]}]
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": PROMPTS[0]}]
     unary = openai.chat.completions.create(
-        model=CHAT,
-        messages=messages,
-        temperature=0,
-        max_tokens=16,  # type: ignore[arg-type]
+        model=CHAT, messages=messages, temperature=0, max_tokens=16
     )
     stream = openai.chat.completions.create(
-        model=CHAT,
-        messages=messages,
-        temperature=0,
-        max_tokens=16,
-        stream=True,  # type: ignore[arg-type]
+        model=CHAT, messages=messages, temperature=0, max_tokens=16, stream=True
     )
     usages = [chunk.usage for chunk in stream]
     counts = [usage.completion_tokens for usage in usages if usage is not None]
