@@ -108,3 +108,21 @@ def advance(workspace: httpx.Client) -> Callable[[float], None]:
         assert answer.status_code == 200, answer.text
 
     return advance
+
+
+@pytest.fixture(scope="session")
+def assert_fails() -> Callable[[httpx.Response, int, str, str], None]:
+    """Checks a failure of the control plane, whole."""
+
+    def assert_fails(answer: httpx.Response, status: int, error_code: str, message: str) -> None:
+        """The whole body, and that its request id is the header's (facts/control_plane §4)."""
+        details = {
+            "@type": "type.googleapis.com/google.rpc.RequestInfo",
+            "request_id": answer.headers["x-request-id"],
+            "serving_data": "",
+        }
+        body = {"error_code": error_code, "message": message, "details": [details]}
+        assert (answer.status_code, answer.json()) == (status, body)
+        assert answer.headers["content-type"] == "application/json"
+
+    return assert_fails
