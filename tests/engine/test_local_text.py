@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from servemu_engine.base import Chunk, GenerateRequest, Message, Sampling
+from servemu_engine.cache import Layout
 from servemu_engine.chat_template import encode_request
 from servemu_engine.errors import (
     EngineClosed,
@@ -373,3 +374,24 @@ def test_cache_that_holds_no_sequence_is_a_failed_load(reference: Reference) -> 
     engine = LocalEngine(reference.folder, "tiny", LocalOptions(device="cpu", kv_bytes=4096))
     with pytest.raises(LoadFailed, match=r"kv_bytes = 4096 holds 8 tokens"):
         engine.start()
+
+
+async def test_num_threads_holds_in_the_engines_thread_only(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    options = LocalOptions(device="cpu", num_threads=before + 1)
+    engine = LocalEngine(reference.folder, "tiny", options)
+    engine.start()
+    seen = []
+    forward = Runner._forward
+
+    def recording(self: Runner, ids: list[int], layout: Layout) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return forward(self, ids, layout)
+
+    monkeypatch.setattr(Runner, "_forward", recording)
+    await text_of(engine, raw("a", Sampling(max_tokens=2)))
+    engine.close()
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before

@@ -1,0 +1,133 @@
+"""One flat forward over the slot cache, for the attention variants of the usual model families."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from servemu_engine.base import Sampling
+from servemu_engine.errors import LoadFailed
+from servemu_engine.packed import PackedLinear, pack_linears
+from servemu_engine.runner import Runner
+from servemu_engine.scheduler import Capacity, Scheduler
+from servemu_engine.sequence import Sequence as EngineSequence
+
+ENDS = {"eos_token_id": None, "bos_token_id": None, "pad_token_id": None}
+SHAPE = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    **ENDS,
+}
+GROUPED = {**SHAPE, "num_key_value_heads": 2}
+FAMILIES = {
+    "llama": LlamaConfig(**GROUPED),
+    "qwen2 with biases": Qwen2Config(**GROUPED),
+    "qwen2 with half of the layers sliding": Qwen2Config(
+        **GROUPED, use_sliding_window=True, sliding_window=16, max_window_layers=1
+    ),
+    "qwen3 with normed queries": Qwen3Config(**GROUPED, head_dim=16),
+    "mistral with sliding window": MistralConfig(**GROUPED, sliding_window=16),
+    "gemma2 with capped scores": Gemma2Config(
+        **GROUPED, head_dim=16, sliding_window=16, attn_logit_softcapping=5.0
+    ),
+    "phi3 with fused projections": Phi3Config(**GROUPED),
+    "gpt-neox with partial rotation": GPTNeoXConfig(**SHAPE),
+    "gpt2 with learned positions": GPT2Config(
+        vocab_size=300, n_embd=64, n_layer=2, n_head=4, n_positions=512, **ENDS
+    ),
+}
+
+
+def tiny(config: PretrainedConfig) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(deepcopy(config)).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(4)  # so that greedy does not repeat one token
+    return model
+
+
+def generate(runner: Runner, prompts: Sequence[Sequence[int]], num_tokens: int) -> list[list[int]]:
+    """Greedy, three slots, prompts in chunks of 32."""
+    scheduler = Scheduler(Capacity(3, 600, 200, shortest=64), prefill_chunk=32)
+    greedy = Sampling(temperature=0)
+    sequences = [EngineSequence(tuple(p), greedy, 0, run_ahead=10**9) for p in prompts]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while scheduler.has_work:
+        step = scheduler.schedule()
+        sampled = runner.run(step)
+        for row in step.rows:
+            row.sequence.num_cached += row.count
+        for row, token in sampled:
+            row.sequence.tokens.append(token.token)
+            if row.sequence.num_generated == num_tokens:
+                scheduler.remove(row.sequence)
+    return [sequence.tokens for sequence in sequences]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mixed_batch_gives_what_generate_gives(family: str) -> None:
+    model = tiny(FAMILIES[family])
+    prompts = [torch.randint(3, 300, (length,)).tolist() for length in (5, 1, 40, 17)]
+    expected = [
+        model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=24,
+            do_sample=False,
+            pad_token_id=0,
+        )[0].tolist()
+        for prompt in prompts
+    ]
+    runner = Runner(model)
+    runner.check()
+    assert generate(runner, prompts, 24) == expected
+
+
+def test_architecture_whose_attention_needs_more_is_refused_at_load() -> None:
+    runner = Runner(tiny(BloomConfig(vocab_size=300, hidden_size=64, n_layer=2, n_head=4)))
+    with pytest.raises(LoadFailed, match="BloomForCausalLM"):
+        runner.check()
+
+
+def test_weights_that_give_no_numbers_are_refused_at_load() -> None:
+    model = tiny(FAMILIES["llama"])
+    model.get_parameter("model.norm.weight").fill_(torch.nan)
+    with pytest.raises(LoadFailed, match="LlamaForCausalLM"):
+        Runner(model).check()
+
+
+def test_bytes_of_a_token_are_those_of_its_keys_and_values() -> None:
+    runner = Runner(tiny(FAMILIES["llama"]))
+    runner.check()
+    assert runner.num_bytes_per_token == 2 * 2 * 2 * 16 * 4
+
+
+def test_wide_head_is_packed_and_gives_the_same_logits() -> None:
+    model = tiny(LlamaConfig(**{**GROUPED, "vocab_size": 9000}))
+    ids = torch.tensor([[5, 8000, 7]])
+    expected = model(ids).logits
+    num_packed = pack_linears(model)
+    assert (type(model.lm_head) is PackedLinear) == torch._C._has_mkldnn
+    assert num_packed == torch._C._has_mkldnn
+    torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-4)
