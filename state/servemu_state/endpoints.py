@@ -111,6 +111,7 @@ def delete_all(conn: Connection, workspace: str) -> None:
     if conn.execute(_ELSEWHERE, {"workspace": workspace}).first() is None:
         # The usual case, and twice as fast: SQLite empties a whole table without visiting its rows.
         conn.execute(models.events.delete())
+        conn.execute(models.permissions.delete())
         conn.execute(_DEPLOYMENTS.delete())
     conn.execute(_DELETE_ALL, {"in_workspace": workspace})
 

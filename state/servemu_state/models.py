@@ -91,3 +91,19 @@ faults = Table(
     Column("last_request_id", String(255)),
     UniqueConstraint("workspace", "id"),
 )
+
+permissions = Table(
+    "permissions",
+    metadata,
+    Column("endpoint_id", ForeignKey(endpoints.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("kind", String(32), primary_key=True),
+    Column("principal", String(255), primary_key=True),
+    Column("level", String(32), nullable=False),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("secret", String(255), nullable=False),
+)

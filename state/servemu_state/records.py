@@ -130,3 +130,36 @@ class Workspace:
     """Seconds since the epoch, on the workspace's clock."""
     clock_offset: float = 0.0
     """Seconds that the clock is ahead of real time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A permission level that somebody was given on an endpoint."""
+
+    kind: str
+    """`user_name`, `group_name` or `service_principal_name`."""
+    principal: str
+    level: str
+    """`CAN_VIEW`, `CAN_QUERY` or `CAN_MANAGE`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who may have been given permissions: a principal, and the group it belongs to."""
+
+    kind: str
+    principal: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides whether somebody may do something to an endpoint."""
+
+    endpoint_id: str
+    name: str
+    creator: str
+    levels: tuple[str, ...]
+    """What they were given, themselves or through their group."""
+    settings: JsonObject = field(default_factory=dict)
+    """The endpoint's."""
