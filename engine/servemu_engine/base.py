@@ -64,7 +64,7 @@ class PreparedRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token and its natural-log probability. `text` may be part of a character; `raw` is exact."""
+    """A token and its natural-log probability. `text` may hold part of a character, not `raw`."""
 
     text: str
     raw: bytes
