@@ -9,15 +9,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from servemu.auth import Identity
+from servemu.auth import ROUTE_OPTIMIZED, Identity
 from servemu.errors import ApiError
+from servemu.oauth import identifier
 from servemu.responses import UnexpectedErrors, on_api_error
-from servemu.routes import control, endpoints, identity, invocations, openai
+from servemu.routes import control, endpoints, identity, invocations, oauth, openai, permissions
 from servemu.routes import provisioned_throughput as throughput
+from servemu.routes.guard import guard
 from servemu.routes.paths import Slashes, on_http_exception
 from servemu.world import World
 
 API = "/api/2.0/serving-endpoints"
+PERMISSIONS = "/api/2.0/permissions/serving-endpoints/{id}"
 DATA = "/serving-endpoints"
 EMULATOR = "/_emulator"
 
@@ -33,6 +36,10 @@ ROUTES = [
     Route(API + "/{name}", endpoints.delete, methods=["DELETE"]),
     Route(API + "/{name}/config", endpoints.update_config, methods=["PUT"]),
     Route(API + "/{name}/tags", endpoints.patch_tags, methods=["PATCH"]),
+    Route(PERMISSIONS, permissions.get, methods=["GET"]),
+    Route(PERMISSIONS, permissions.put, methods=["PUT"]),
+    Route(PERMISSIONS, permissions.patch, methods=["PATCH"]),
+    Route(PERMISSIONS + "/permissionLevels", permissions.levels, methods=["GET"]),
     Route(DATA + "/chat/completions", openai.chat_completions, methods=["POST"]),
     Route(DATA + "/completions", openai.completions, methods=["POST"]),
     Route(DATA + "/embeddings", openai.embeddings, methods=["POST"]),
@@ -40,6 +47,14 @@ ROUTES = [
     Route(
         DATA + "/{name}/served-models/{entity}/invocations", invocations.invoke, methods=["POST"]
     ),
+    Route(
+        ROUTE_OPTIMIZED + "/{id}/serving-endpoints/{name}/invocations",
+        invocations.invoke,
+        methods=["POST"],
+    ),
+    Route("/oidc/.well-known/oauth-authorization-server", oauth.metadata, methods=["GET"]),
+    Route("/oidc/.well-known/openid-configuration", oauth.metadata, methods=["GET"]),
+    Route("/oidc/v1/token", oauth.token, methods=["POST"]),
     Route("/.well-known/databricks-config", identity.databricks_config, methods=["GET"]),
     Route("/api/2.0/preview/scim/v2/Me", identity.me, methods=["GET"]),
     Route("/telemetry-ext", identity.telemetry, methods=["POST"]),
@@ -69,11 +84,10 @@ def create_app(world: World) -> Starlette:
         await asyncio.to_thread(world.residents.close)
         world.db.close()
 
-    accepted = world.settings.tokens if world.settings.auth == "strict" else None
     app = Starlette(
-        routes=ROUTES,
+        routes=[guard(route) for route in ROUTES],
         middleware=[
-            Middleware(Identity, accepted=accepted),
+            Middleware(Identity, identify=identifier(world.settings, world.tokens)),
             Middleware(UnexpectedErrors),
             Middleware(Slashes),
         ],

@@ -2,8 +2,9 @@
 
 import base64
 import binascii
+import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,25 +16,52 @@ from servemu.workspace import org_id
 
 DEFAULT_WORKSPACE = "default"
 DEFAULT_USER = "me@example.com"
+ROUTE_OPTIMIZED = "/route-optimized"
+"""Where route-optimised endpoints answer: `/{endpoint id}/serving-endpoints/…` below it."""
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user in a workspace."""
+    """A user or a service principal in a workspace."""
 
     user: str = DEFAULT_USER
+    """E-mail address, or application id of a service principal: `userName` in SCIM."""
     workspace: str = DEFAULT_WORKSPACE
+    is_service_principal: bool = False
+    endpoint_id: str | None = None
+    """The one endpoint that the token is good for: a data-plane token (facts/data_plane §1.2)."""
+
+    @property
+    def is_admin(self) -> bool:
+        """The user whom no token names is the admin of the workspace; all others are not."""
+        return self.user == DEFAULT_USER and not self.is_service_principal
 
 
 def principal_of(token: str) -> Principal:
-    """`emu.<workspace>[.<user>]` chooses both; any other token is the default user."""
-    prefix, _, rest = token.partition(".")
-    workspace, _, user = rest.partition(".")
-    if prefix != "emu" or not workspace:
-        return Principal()
+    """`emu.<workspace>[.<user>]` chooses both; any other token is the default user.
+
+    A user that is a UUID is a service principal, as clients tell them apart (databricks CLI, TF).
+    """
+    workspace, user = _chosen(token)
     if not user:
         return Principal(workspace=workspace)
+    if UUID.fullmatch(user):
+        return Principal(user, workspace, is_service_principal=True)
     return Principal(user if "@" in user else f"{user}@example.com", workspace)
+
+
+def service_principal_of(client_id: str) -> Principal:
+    """Whom OAuth client credentials stand for. The id chooses a workspace as tokens do."""
+    workspace, user = _chosen(client_id)
+    return Principal(user or client_id, workspace, is_service_principal=True)
+
+
+def _chosen(text: str) -> tuple[str, str]:
+    """The workspace and the user that the text names; "" without a user."""
+    prefix, _, rest = text.partition(".")
+    workspace, _, user = rest.partition(".")
+    return (workspace, user) if prefix == "emu" and workspace else (DEFAULT_WORKSPACE, "")
 
 
 def token_of(headers: Headers) -> str | None:
@@ -59,10 +87,10 @@ def is_public(path: str) -> bool:
 class Identity:
     """Puts `principal` and `request_id` into the scope; refuses callers without a credential."""
 
-    def __init__(self, app: ASGIApp, accepted: Collection[str] | None) -> None:
-        """`accepted`: the only tokens that are let in; None lets every token in."""
+    def __init__(self, app: ASGIApp, identify: Callable[[str], Principal | None]) -> None:
+        """`identify`: whose a token is; None for one that nobody has."""
         self._app = app
-        self._accepted = accepted
+        self._principal_of = identify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,10 +112,23 @@ class Identity:
 
     def _identify(self, scope: Scope) -> ApiError | None:
         """Set the scope's principal, or say why the caller has none."""
+        path: str = scope["path"]
+        if path.startswith("/oidc/"):
+            return None  # Clients identify themselves there, and not by a token.
         token = token_of(Headers(scope=scope))
         if token is None:
-            return None if is_public(scope["path"]) else CredentialMissing()
-        if self._accepted is not None and token not in self._accepted:
+            return None if is_public(path) else CredentialMissing()
+        principal = self._principal_of(token)
+        if principal is None or not _is_good_for(principal, path):
             return CredentialInvalid(scope["request_id"])
-        scope["principal"] = principal_of(token)
+        scope["principal"] = principal
         return None
+
+
+def _is_good_for(principal: Principal, path: str) -> bool:
+    """A data-plane token opens its endpoint's own URL, only it does. What is answered to others:
+    GUESS, the text of no refusal is known (facts/data_plane §1.2, §10).
+    """
+    if principal.endpoint_id is None:
+        return not path.startswith(f"{ROUTE_OPTIMIZED}/")
+    return path.startswith(f"{ROUTE_OPTIMIZED}/{principal.endpoint_id}/")

@@ -17,6 +17,7 @@ ApiError
 │   └── UpdateInProgress            409 RESOURCE_CONFLICT
 └── data plane
     ├── BadRequest                  400 BAD_REQUEST
+    ├── InvocationDenied            403 PERMISSION_DENIED
     ├── InvocationEndpointNotFound  404 ENDPOINT_NOT_FOUND
     ├── EndpointNotReady            404 RESOURCE_DOES_NOT_EXIST
     ├── RequestTimedOut             408 REQUEST_TIMEOUT
@@ -24,6 +25,8 @@ ApiError
     ├── RequestLimitExceeded        429 REQUEST_LIMIT_EXCEEDED
     ├── InternalError               500 INTERNAL_ERROR
     └── ModelServerUnavailable      503 TEMPORARILY_UNAVAILABLE
+
+OAuth has a shape of its own: `servemu.routes.oauth.Refused`.
 """
 
 from collections.abc import Mapping
@@ -129,6 +132,13 @@ class BadRequest(ApiError):
     """A request the model server refuses."""
 
 
+class InvocationDenied(ApiError):
+    """Text LIVE for 'View', GUESS for 'Query' (facts/data_plane §5)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"User does not have permission 'Query' on Endpoint {name}")
+
+
 class InvocationEndpointNotFound(ApiError):
     def __init__(self) -> None:
         super().__init__(
@@ -190,6 +200,7 @@ WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     RuleExists: (409, "RESOURCE_ALREADY_EXISTS"),
     UpdateInProgress: (409, "RESOURCE_CONFLICT"),
     BadRequest: (400, "BAD_REQUEST"),
+    InvocationDenied: (403, "PERMISSION_DENIED"),
     InvocationEndpointNotFound: (404, "ENDPOINT_NOT_FOUND"),
     EndpointNotReady: (404, "RESOURCE_DOES_NOT_EXIST"),
     RequestTimedOut: (408, "REQUEST_TIMEOUT"),

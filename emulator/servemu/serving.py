@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 from starlette.requests import Request
 
+from servemu.auth import Principal
 from servemu.clock import Clock
 from servemu.throughput.budget import TokenBudget
 from servemu_engine.base import Embedder, Engine
@@ -40,9 +41,12 @@ class Router(Protocol):
     """Knows which served entity answers."""
 
     async def route(
-        self, workspace: str, endpoint: str, served_entity: str | None = None
+        self, caller: Principal, endpoint: str, served_entity: str | None = None
     ) -> Served:
-        """By traffic, or as named. Raises `InvocationEndpointNotFound`, `EndpointNotReady`."""
+        """By traffic, or as named.
+
+        Raises `InvocationEndpointNotFound`, `InvocationDenied`, `EndpointNotReady`.
+        """
 
 
 class Limits(Protocol):
@@ -75,7 +79,7 @@ def world_of(request: Request) -> ServingWorld:
     return world
 
 
-def workspace_of(request: Request) -> str:
-    """Name of the caller's workspace, as the identity middleware found it."""
-    workspace: str = request.scope["principal"].workspace
-    return workspace
+def caller_of(request: Request) -> Principal:
+    """Who asks, as the identity middleware found it."""
+    principal: Principal = request.scope["principal"]
+    return principal

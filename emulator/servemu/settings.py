@@ -27,7 +27,12 @@ class Settings(BaseSettings):
     auth: Literal["open", "strict"] = Field(
         "open", description="open: any token is somebody. strict: only those of `tokens`."
     )
-    tokens: tuple[str, ...] = Field((), description="The tokens that strict auth accepts.")
+    tokens: tuple[str, ...] | dict[str, str] = Field(
+        (), description="The tokens that strict auth accepts, or token -> workspace[.user]."
+    )
+    clients: dict[str, str] = Field(
+        default_factory=dict, description="OAuth clients that strict auth accepts: id -> secret."
+    )
     model_store: Path = Field(Path("~/.cache/servemu/models"), description="Converted weights.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

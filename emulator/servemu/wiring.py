@@ -10,6 +10,7 @@ from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import TrafficRouter
 from servemu.lifecycle.timeline import Timeline
+from servemu.oauth import AccessTokens
 from servemu.residents import Build, Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces
@@ -48,6 +49,7 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         db=db,
         catalog=catalog,
         workspaces=workspaces,
+        tokens=AccessTokens(db, workspaces),
         faults=faults,
         deployments=deployments,
         reconciler=Reconciler(deployments, clock, load),

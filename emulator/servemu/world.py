@@ -11,6 +11,7 @@ from servemu.faults.ledger import Faults
 from servemu.lifecycle.deployments import Call, Deployments
 from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import TrafficRouter
+from servemu.oauth import AccessTokens
 from servemu.residents import Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces
@@ -26,6 +27,7 @@ class World:
     db: Database
     catalog: Catalog
     workspaces: Workspaces
+    tokens: AccessTokens
     faults: Faults
     deployments: Deployments
     reconciler: Reconciler

@@ -319,7 +319,6 @@ def test_fifteen_entities_are_accepted(workspace: httpx.Client, entity: Entity) 
 def test_settings_of_the_endpoint_are_echoed(create: Create) -> None:
     given = {
         "description": "ours",
-        "route_optimized": True,
         "ai_gateway": {"usage_tracking_config": {"enabled": True}},
         "tags": [{"key": "team", "value": "a"}, {"key": "bare"}],
     }

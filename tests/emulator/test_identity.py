@@ -18,6 +18,7 @@ Create = Callable[..., Json]
 B = "/api/2.0/serving-endpoints"
 ME = "/api/2.0/preview/scim/v2/Me"
 CONFIG = "/.well-known/databricks-config"
+ROBOT = "6f9619ff-8b86-4d01-b42d-00c04fc964ff"
 
 
 def basic(credentials: str) -> str:
@@ -70,7 +71,9 @@ def test_databricks_config_needs_no_token_and_names_this_host(
     answer = workspace.get(CONFIG)
     assert answer.json() == {
         "oidc_endpoint": f"{emulator.url}/oidc",
+        "account_id": str(UUID(answer.json()["account_id"])),
         "workspace_id": answer.headers["x-databricks-org-id"],
+        "cloud": "aws",
         "host_type": "WORKSPACE_HOST",
     }
     del workspace.headers["Authorization"]
@@ -79,20 +82,50 @@ def test_databricks_config_needs_no_token_and_names_this_host(
     assert anonymous.json()["workspace_id"] == anonymous.headers["x-databricks-org-id"]
 
 
-@pytest.mark.parametrize("query", ["", "?excludedAttributes=entitlements"])
-def test_me_is_the_user_of_the_token(emulator: Emulator, connect: Connect, query: str) -> None:
-    with connect(emulator.url, "emu.a.ann") as client:
-        me = client.get(ME + query).json()
-    assert me == {
+def scim(user: str, groups: list[str], me: Json) -> Json:
+    """The body of `Me`, with the ids that it has."""
+    ids = [group["value"] for group in me["groups"]]
+    assert me["id"].isdigit() and all(id.isdigit() for id in ids)
+    return {
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
         "id": me["id"],
-        "userName": "ann@example.com",
-        "displayName": "ann@example.com",
+        "userName": user,
+        "displayName": user,
         "active": True,
-        "emails": [{"value": "ann@example.com", "type": "work", "primary": True}],
-        "groups": [{"display": "admins"}],
+        "groups": [
+            {"display": group, "type": "direct", "value": id}
+            for group, id in zip(groups, ids, strict=True)
+        ],
     }
-    assert me["id"].isdigit()
+
+
+def work_email(user: str) -> Json:
+    return {"emails": [{"value": user, "type": "work", "primary": True}]}
+
+
+def test_me_of_the_default_user_is_an_admin(workspace: httpx.Client) -> None:
+    me = workspace.get(ME).json()
+    user = "me@example.com"
+    entitlements = {"entitlements": [{"value": "workspace-access"}]}
+    assert me == scim(user, ["admins", "users"], me) | work_email(user) | entitlements
+
+
+def test_me_of_another_user_is_not_an_admin_and_leaves_out_what_is_excluded(
+    emulator: Emulator, connect: Connect
+) -> None:
+    with connect(emulator.url, "emu.a.ann") as client:
+        me = client.get(ME, params={"excludedAttributes": "entitlements"}).json()
+        bare = client.get(ME, params={"excludedAttributes": "groups, emails,id"}).json()
+    assert me == scim("ann@example.com", ["users"], me) | work_email("ann@example.com")
+    assert bare.keys() == me.keys() - {"groups", "emails"} | {"entitlements"}
+
+
+def test_me_of_a_service_principal_has_its_application_id_and_no_email(
+    emulator: Emulator, connect: Connect
+) -> None:
+    with connect(emulator.url, f"emu.a.{ROBOT}") as client:
+        me = client.get(ME, params={"excludedAttributes": "entitlements"}).json()
+    assert me == scim(ROBOT, ["users"], me)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +144,12 @@ def test_me_is_the_user_of_the_token(emulator: Emulator, connect: Connect, query
 )
 def test_token_chooses_user_and_workspace(token: str, user: str, workspace: str) -> None:
     assert principal_of(token) == Principal(user, workspace)
+
+
+def test_uuid_as_user_is_a_service_principal() -> None:
+    principal = principal_of(f"emu.a.{ROBOT}")
+    assert principal == Principal(ROBOT, "a", is_service_principal=True)
+    assert not principal.is_admin
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import asyncio
 import random
 from dataclasses import dataclass
 
+from servemu import access
+from servemu.auth import Principal
 from servemu.catalog import Catalog, CatalogModel, provisioned_rate, replicas
 from servemu.clock import Clock
 from servemu.errors import EndpointNotReady, InvocationEndpointNotFound, ModelServerUnavailable
@@ -46,18 +48,19 @@ class TrafficRouter:
         """By endpoint id: the config version, and the budget of each of its entities."""
 
     async def route(
-        self, workspace: str, endpoint: str, served_entity: str | None = None
+        self, caller: Principal, endpoint: str, served_entity: str | None = None
     ) -> Served:
         """By traffic, or the entity that is named. Loads the model if it was dropped.
 
-        Raises `InvocationEndpointNotFound`, `EndpointNotReady`, `ModelServerUnavailable`.
+        Raises `InvocationEndpointNotFound`, `InvocationDenied`, `EndpointNotReady`,
+        `ModelServerUnavailable`.
         """
-        target = self._target(workspace, endpoint, served_entity)
+        target = self._target(caller, endpoint, served_entity)
         engine = await self._engine(target.model)
         family = target.model.family
         is_embedding = target.model.task == "llm/v1/embeddings"
         return Served(
-            workspace=workspace,
+            workspace=caller.workspace,
             endpoint=endpoint,
             entity=target.entity,
             model=target.model.served_name,
@@ -74,7 +77,8 @@ class TrafficRouter:
         """The endpoint is gone, and its budgets with it."""
         self._budgets.pop(endpoint_id, None)
 
-    def _target(self, workspace: str, name: str, served_entity: str | None) -> Target:
+    def _target(self, caller: Principal, name: str, served_entity: str | None) -> Target:
+        workspace = caller.workspace
         provided = self._catalog.foundation_endpoint(name)
         if provided is not None:
             budget = self._unlimited.get((workspace, name))
@@ -85,6 +89,7 @@ class TrafficRouter:
             endpoint = endpoints.get(connection, workspace, name)
         if endpoint is None:
             raise InvocationEndpointNotFound
+        access.admit(self._db, caller, endpoint)
         if endpoint.active is None or not is_ready(endpoint):
             raise EndpointNotReady(name)
         entity = self._choose(endpoint.active, served_entity)

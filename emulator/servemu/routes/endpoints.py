@@ -5,9 +5,13 @@ import uuid
 from starlette.requests import Request
 from starlette.responses import Response
 
+from servemu.access import visible
+from servemu.auth import Principal
 from servemu.errors import InvalidParameter, PermissionDenied
 from servemu.lifecycle.configs import Drafting, check_name, draft_config
 from servemu.responses import json_response
+from servemu.route_optimized import check_config, render_query_info
+from servemu.routes.guard import level_of_caller
 from servemu.schemas.body import read_body
 from servemu.schemas.endpoints import ConfigInput, CreateEndpoint, PatchTags
 from servemu.schemas.foundation import render_foundation_endpoint
@@ -25,17 +29,19 @@ async def create(request: Request) -> Response:
         raise InvalidParameter(f"Cannot specify {field} when creating endpoints without a config.")
     drafting = _drafting(request)
     config = None if body.config is None else draft_config(body.config, drafting)
-    endpoint = _new_endpoint(body, drafting)
+    if config is not None and body.route_optimized:
+        check_config(config)
+    endpoint = _new_endpoint(body, drafting, principal_of(request))
     call = call_of(request, "serving-endpoints.create")
     return json_response(render_endpoint(world.deployments.create(call, endpoint, config)))
 
 
 async def list_all(request: Request) -> Response:
     """The pay-per-token endpoints of the workspace come first, as in the UI."""
-    world = world_of(request)
+    world, caller = world_of(request), principal_of(request)
     foundation = [render_foundation_endpoint(e) for e in world.catalog.foundation_endpoints]
-    own = world.deployments.list_all(principal_of(request).workspace)
-    return json_response({"endpoints": foundation + [render_summary(e) for e in own]})
+    own = visible(world.db, caller, world.deployments.list_all(caller.workspace))
+    return json_response({"endpoints": foundation + [render_summary(e, v.name) for e, v in own]})
 
 
 async def get(request: Request) -> Response:
@@ -43,9 +49,9 @@ async def get(request: Request) -> Response:
     provided = world.catalog.foundation_endpoint(name)
     if provided is not None:
         return json_response(render_foundation_endpoint(provided))
-    return json_response(
-        render_endpoint(world.deployments.get(principal_of(request).workspace, name))
-    )
+    endpoint = world.deployments.get(principal_of(request).workspace, name)
+    body = render_endpoint(endpoint, level_of_caller(request).name)
+    return json_response(body | render_query_info(endpoint, str(request.base_url)))
 
 
 async def delete(request: Request) -> Response:
@@ -59,8 +65,10 @@ async def delete(request: Request) -> Response:
 async def update_config(request: Request) -> Response:
     world, name = world_of(request), _own_name(request)
     body = await read_body(request, ConfigInput)
-    world.deployments.get(principal_of(request).workspace, name)
+    endpoint = world.deployments.get(principal_of(request).workspace, name)
     config = draft_config(body, _drafting(request))
+    if endpoint.settings.get("route_optimized"):
+        check_config(config)
     call = call_of(request, "serving-endpoints.update_config")
     return json_response(render_endpoint(world.deployments.update_config(call, name, config)))
 
@@ -96,7 +104,7 @@ def _drafting(request: Request) -> Drafting:
     )
 
 
-def _new_endpoint(body: CreateEndpoint, drafting: Drafting) -> Endpoint:
+def _new_endpoint(body: CreateEndpoint, drafting: Drafting, creator: Principal) -> Endpoint:
     """Secrets and settings of later issues are kept as they came."""
     kept = {
         "description": body.description,
@@ -104,6 +112,7 @@ def _new_endpoint(body: CreateEndpoint, drafting: Drafting) -> Endpoint:
         "ai_gateway": body.ai_gateway,
         "effective_budget_policy_id": body.budget_policy_id,
         "telemetry_config": body.telemetry_config,
+        "creator_kind": "ServicePrincipal" if creator.is_service_principal else None,
     }
     return Endpoint(
         id=uuid.uuid4().hex,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from servemu import answering
 from servemu.errors import PayloadTooLarge
 from servemu.schemas.decoding import parse
-from servemu.serving import workspace_of, world_of
+from servemu.serving import caller_of, world_of
 
 DRAIN = 8
 """A body up to this many times the limit is read to its end, so that its sender sees the 413."""
@@ -26,7 +26,7 @@ async def _invoke(request: Request) -> Response:
     body = await read_body(request)
     path = request.path_params
     served = await world_of(request).router.route(
-        workspace_of(request), path["name"], path.get("entity")
+        caller_of(request), path["name"], path.get("entity")
     )
     return await answering.answer(request, served, parse(body))
 

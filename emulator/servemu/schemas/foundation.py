@@ -6,7 +6,10 @@ from servemu.catalog import FoundationEndpoint
 
 
 def render_foundation_endpoint(endpoint: FoundationEndpoint) -> dict[str, Any]:
-    """The key set of real ones (mql PR 9770, 2026-08; a listing of May 2026, lib:56490560434)."""
+    """The key set of real ones (mql PR 9770, 2026-08; a listing of May 2026, lib:56490560434).
+
+    `permission_level` is a GUESS: everybody may query them, nobody change them (facts §2.7).
+    """
     return {
         "name": endpoint.name,
         "creation_timestamp": endpoint.created,
@@ -22,7 +25,7 @@ def render_foundation_endpoint(endpoint: FoundationEndpoint) -> dict[str, Any]:
                 }
             ]
         },
-        "permission_level": "CAN_MANAGE",
+        "permission_level": "CAN_QUERY",
         "task": endpoint.task,
         "endpoint_type": "FOUNDATION_MODEL_API",
         "capabilities": dict(endpoint.capabilities),

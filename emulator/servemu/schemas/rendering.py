@@ -16,8 +16,11 @@ NOT_ECHOED = frozenset({"burst_scaling_enabled"})
 """Write-only fields (facts/control_plane §2.4)."""
 
 
-def render_endpoint(endpoint: Endpoint) -> Json:
-    """`ServingEndpointDetailed`. `config` appears once live, `pending_config` until it is."""
+def render_endpoint(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") -> Json:
+    """`ServingEndpointDetailed`. `config` appears once live, `pending_config` until it is.
+
+    `permission_level` is the caller's; who may change an endpoint can manage it.
+    """
     body: Json = {
         "name": endpoint.name,
         "creator": endpoint.creator,
@@ -33,7 +36,7 @@ def render_endpoint(endpoint: Endpoint) -> Json:
     body |= {
         "tags": render_tags(endpoint),
         "id": endpoint.id,
-        "permission_level": "CAN_MANAGE",
+        "permission_level": permission_level,
         "route_optimized": False,
         "description": "",
         "creator_display_name": endpoint.creator,
@@ -43,9 +46,9 @@ def render_endpoint(endpoint: Endpoint) -> Json:
     return body | dict(endpoint.settings)
 
 
-def render_summary(endpoint: Endpoint) -> Json:
+def render_summary(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") -> Json:
     """A list item: the config is only a summary of its entities (facts/control_plane §2.2)."""
-    body = render_endpoint(endpoint)
+    body = render_endpoint(endpoint, permission_level)
     body.pop("pending_config", None)
     if endpoint.active is not None:
         entities = endpoint.active.entities

@@ -213,9 +213,9 @@ class Plane:
             yield
 
     async def route(
-        self, workspace: str, endpoint: str, served_entity: str | None = None
+        self, caller: Principal, endpoint: str, served_entity: str | None = None
     ) -> Served:
-        assert workspace == "default"
+        assert caller.workspace == "default"
         served = self._served.get(endpoint)
         if served is None or served_entity not in (None, served.entity):
             raise InvocationEndpointNotFound
