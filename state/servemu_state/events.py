@@ -15,6 +15,14 @@ _NEWEST = (
     .order_by(_TABLE.c.id.desc())
     .limit(bindparam("at_most"))
 )
+_OF_VERSION = (
+    select(*(column for column in _TABLE.c if not column.primary_key))
+    .where(
+        _TABLE.c.endpoint_id == bindparam("of_endpoint"),
+        _TABLE.c.config_version == bindparam("of_version"),
+    )
+    .order_by(_TABLE.c.id)
+)
 
 
 def append(conn: Connection, event: Event) -> None:
@@ -36,4 +44,10 @@ def append(conn: Connection, event: Event) -> None:
 def list_newest(conn: Connection, endpoint_id: str, limit: int = 200) -> list[Event]:
     """The last `limit` events of an endpoint, newest first (facts/control_plane §1, `events`)."""
     rows = conn.execute(_NEWEST, {"of_endpoint": endpoint_id, "at_most": limit})
+    return [Event(*row) for row in rows]
+
+
+def list_of_version(conn: Connection, endpoint_id: str, config_version: int) -> list[Event]:
+    """All events of one config version of an endpoint, oldest first."""
+    rows = conn.execute(_OF_VERSION, {"of_endpoint": endpoint_id, "of_version": config_version})
     return [Event(*row) for row in rows]
