@@ -11,9 +11,23 @@ from starlette.routing import Route
 
 from servemu.auth import ROUTE_OPTIMIZED, Identity
 from servemu.errors import ApiError
+from servemu.metering import Metering
 from servemu.oauth import identifier
 from servemu.responses import UnexpectedErrors, on_api_error
-from servemu.routes import control, endpoints, identity, invocations, oauth, openai, permissions
+from servemu.routes import (
+    control,
+    endpoints,
+    foundation,
+    gateway,
+    identity,
+    invocations,
+    oauth,
+    observability,
+    openai,
+    permissions,
+    running,
+    telemetry,
+)
 from servemu.routes import provisioned_throughput as throughput
 from servemu.routes.guard import guard
 from servemu.routes.paths import Slashes, on_http_exception
@@ -32,10 +46,26 @@ ROUTES = [
         throughput.get_model_optimization_info,
         methods=["GET"],
     ),
+    Route(API + ":foundation-models", foundation.list_models, methods=["GET"]),
+    Route(API + "/pt", throughput.create, methods=["POST"]),
+    Route(API + "/pt/{name}/config", throughput.update_config, methods=["PUT"]),
     Route(API + "/{name}", endpoints.get, methods=["GET"]),
     Route(API + "/{name}", endpoints.delete, methods=["DELETE"]),
     Route(API + "/{name}/config", endpoints.update_config, methods=["PUT"]),
+    Route(API + "/{name}/config:stop", running.stop, methods=["POST"]),
+    Route(API + "/{name}/config:start", running.start, methods=["POST"]),
     Route(API + "/{name}/tags", endpoints.patch_tags, methods=["PATCH"]),
+    Route(API + "/{name}/events", observability.events, methods=["GET"]),
+    Route(API + "/{name}/metrics", observability.metrics, methods=["GET"]),
+    Route(API + "/{name}/openapi", observability.openapi, methods=["GET"]),
+    Route(API + "/{name}/served-models/{entity}/logs", observability.logs, methods=["GET"]),
+    Route(
+        API + "/{name}/served-models/{entity}/build-logs", observability.build_logs, methods=["GET"]
+    ),
+    Route(API + "/{name}/rate-limits", gateway.put_rate_limits, methods=["PUT"]),
+    Route(API + "/{name}/ai-gateway", gateway.put_ai_gateway, methods=["PUT"]),
+    Route(API + "/{name}/notifications", telemetry.patch_notifications, methods=["PATCH"]),
+    Route(API + "/{name}/telemetry-config", telemetry.patch_telemetry_config, methods=["PATCH"]),
     Route(PERMISSIONS, permissions.get, methods=["GET"]),
     Route(PERMISSIONS, permissions.put, methods=["PUT"]),
     Route(PERMISSIONS, permissions.patch, methods=["PATCH"]),
@@ -68,6 +98,7 @@ ROUTES = [
     Route(EMULATOR + "/clock", control.clock, methods=["GET"]),
     Route(EMULATOR + "/clock/advance", control.advance_clock, methods=["POST"]),
     Route(EMULATOR + "/models", control.models, methods=["GET"]),
+    Route(EMULATOR + "/openapi.json", control.openapi, methods=["GET"]),
 ]
 
 
@@ -88,6 +119,7 @@ def create_app(world: World) -> Starlette:
         routes=[guard(route) for route in ROUTES],
         middleware=[
             Middleware(Identity, identify=identifier(world.settings, world.tokens)),
+            Middleware(Metering, meter=world.meter, clock=world.clock),
             Middleware(UnexpectedErrors),
             Middleware(Slashes),
         ],

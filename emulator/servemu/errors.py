@@ -17,6 +17,7 @@ ApiError
 │   └── UpdateInProgress            409 RESOURCE_CONFLICT
 └── data plane
     ├── BadRequest                  400 BAD_REQUEST
+    ├── EndpointStopped             400 BAD_REQUEST
     ├── InvocationDenied            403 PERMISSION_DENIED
     ├── InvocationEndpointNotFound  404 ENDPOINT_NOT_FOUND
     ├── EndpointNotReady            404 RESOURCE_DOES_NOT_EXIST
@@ -124,12 +125,21 @@ class RuleExists(ControlPlaneError):
 
 
 class UpdateInProgress(ControlPlaneError):
-    def __init__(self) -> None:
-        super().__init__("Endpoint served entities are currently being updated")
+    def __init__(
+        self, message: str = "Endpoint served entities are currently being updated"
+    ) -> None:
+        super().__init__(message)
 
 
 class BadRequest(ApiError):
     """A request the model server refuses."""
+
+
+class EndpointStopped(ApiError):
+    """Real text (facts/control_plane §3)."""
+
+    def __init__(self) -> None:
+        super().__init__("The given endpoint is stopped, please retry after starting the endpoint.")
 
 
 class InvocationDenied(ApiError):
@@ -200,6 +210,7 @@ WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     RuleExists: (409, "RESOURCE_ALREADY_EXISTS"),
     UpdateInProgress: (409, "RESOURCE_CONFLICT"),
     BadRequest: (400, "BAD_REQUEST"),
+    EndpointStopped: (400, "BAD_REQUEST"),
     InvocationDenied: (403, "PERMISSION_DENIED"),
     InvocationEndpointNotFound: (404, "ENDPOINT_NOT_FOUND"),
     EndpointNotReady: (404, "RESOURCE_DOES_NOT_EXIST"),

@@ -11,11 +11,13 @@ from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import TrafficRouter
 from servemu.lifecycle.timeline import Timeline
 from servemu.oauth import AccessTokens
+from servemu.machine import Machine
+from servemu.metering import Meter
 from servemu.residents import Build, Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces
 from servemu.world import World
-from servemu_engine.base import Embedder, Engine
+from servemu_engine.base import Embedder, Engine, EngineInfo
 from servemu_engine.errors import LoadFailed
 from servemu_state.database import open_database
 
@@ -36,11 +38,11 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         idle_seconds=settings.request_timeout,
     )
 
-    def load(model_name: str) -> None:
+    def load(model_name: str) -> EngineInfo:
         model = catalog.model(model_name)
         if model is None:
             raise LoadFailed(f"Model '{model_name}' left the catalogue.")
-        residents.load(model)
+        return residents.load(model).info
 
     deployments = Deployments(db, workspaces, faults, Timeline(catalog, settings.speedup))
     return World(
@@ -54,7 +56,9 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         deployments=deployments,
         reconciler=Reconciler(deployments, clock, load),
         residents=residents,
-        router=TrafficRouter(db, catalog, residents, clock, settings),
+        router=TrafficRouter(deployments, catalog, residents, clock, settings),
+        meter=Meter(workspaces.now),
+        machine=Machine(clock),
         started_at=clock.monotonic(),
     )
 

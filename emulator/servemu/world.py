@@ -12,6 +12,8 @@ from servemu.lifecycle.deployments import Call, Deployments
 from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import TrafficRouter
 from servemu.oauth import AccessTokens
+from servemu.machine import Machine
+from servemu.metering import Meter
 from servemu.residents import Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces
@@ -33,6 +35,8 @@ class World:
     reconciler: Reconciler
     residents: Residents
     router: TrafficRouter
+    meter: Meter
+    machine: Machine
     started_at: float
     """`clock.monotonic()` at the start."""
 

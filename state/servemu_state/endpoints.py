@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, FromClause, Select, and_, bindparam, literal, select
+from sqlalchemy import Connection, FromClause, Select, and_, bindparam, exists, literal, select
 from sqlalchemy.exc import IntegrityError
 
 from . import models
@@ -43,11 +43,10 @@ _BY_CREATION = (_TABLE.c.created_at, _TABLE.c.name)
 _GET = _joined().where(_IN_WORKSPACE, _TABLE.c.name == bindparam("named"))
 _GET_BY_ID = _joined().where(_IN_WORKSPACE, _WITH_ID)
 _LIST_ALL = _joined().where(_IN_WORKSPACE).order_by(*_BY_CREATION)
-_LIST_UPDATING = (
-    _joined()
-    .where(_TABLE.c.config_update == ConfigUpdate.IN_PROGRESS.value)
-    .order_by(_TABLE.c.workspace, *_BY_CREATION)
+_IS_DUE = exists().where(
+    _DEPLOYMENTS.c.endpoint_id == _TABLE.c.id, _DEPLOYMENTS.c.due_at.is_not(None)
 )
+_LIST_DUE = _joined().where(_IS_DUE).order_by(_TABLE.c.workspace, *_BY_CREATION)
 _INSERT = _TABLE.insert()
 _UPDATE = _TABLE.update().where(_WITH_ID)
 _DELETE = _TABLE.delete().where(_WITH_ID)
@@ -76,9 +75,9 @@ def list_all(conn: Connection, workspace: str) -> list[Endpoint]:
     return [_endpoint(row) for row in conn.execute(_LIST_ALL, {"in_workspace": workspace})]
 
 
-def list_updating(conn: Connection) -> list[Endpoint]:
-    """The endpoints of all workspaces whose config update is under way: what to resume."""
-    return [_endpoint(row) for row in conn.execute(_LIST_UPDATING)]
+def list_due(conn: Connection) -> list[Endpoint]:
+    """The endpoints of all workspaces with a deployment that is due for something: to resume."""
+    return [_endpoint(row) for row in conn.execute(_LIST_DUE)]
 
 
 def insert(conn: Connection, endpoint: Endpoint) -> None:

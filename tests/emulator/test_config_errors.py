@@ -62,12 +62,6 @@ ENTITIES: dict[str, tuple[Json, int, str, str]] = {
         INVALID,
         entity_field("entity_version", "Input should be a valid string (given: true)"),
     ),
-    "external model": (
-        {"external_model": {"provider": "openai"}},
-        400,
-        INVALID,
-        "External models are not served by this version of the emulator.",
-    ),
     "entity name with a slash": (
         {"name": "a/b"},
         400,

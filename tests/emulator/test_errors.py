@@ -77,13 +77,11 @@ def test_body_that_is_no_request_is_refused(
     assert_fails(workspace.post(B, content=body), 400, error_code, message)
 
 
-def test_hundred_levels_of_json_are_accepted_and_echoed(workspace: httpx.Client) -> None:
+def test_hundred_levels_of_json_are_read(workspace: httpx.Client) -> None:
     nested: object = 1
-    for _ in range(98):
+    for _ in range(99):
         nested = [nested]
-    created = workspace.post(B, json={"name": "a", "telemetry_config": {"a": nested}})
-    assert created.status_code == 200
-    assert workspace.get(f"{B}/a").json()["telemetry_config"] == {"a": nested}
+    assert workspace.post(B, json={"name": "a", "unknown": nested}).status_code == 200
 
 
 @pytest.mark.parametrize(

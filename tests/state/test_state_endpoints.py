@@ -8,7 +8,7 @@ import pytest
 from servemu_state import endpoints, events
 from servemu_state.database import Database
 from servemu_state.errors import EndpointExists, EndpointGone
-from servemu_state.records import ConfigUpdate, Endpoint, Event
+from servemu_state.records import Deployment, Endpoint, Event
 
 MakeEndpoint = Callable[..., Endpoint]
 
@@ -83,17 +83,27 @@ def test_list_is_by_creation_then_name(database: Database, make_endpoint: MakeEn
         assert [e.name for e in endpoints.list_all(conn, "default")] == ["d", "b", "c", "a"]
 
 
-def test_updating_endpoints_of_all_workspaces_are_listed(
-    database: Database, make_endpoint: MakeEndpoint
+def test_endpoints_of_all_workspaces_that_are_due_are_listed(
+    database: Database, make_endpoint: MakeEndpoint, deployment: Deployment
 ) -> None:
+    settled = replace(deployment, due_at=None)
+    made = [
+        make_endpoint("updates", active=None),
+        make_endpoint("idles", active=deployment, pending=None),
+        make_endpoint("both", active=deployment),
+        make_endpoint("failed", pending=settled),
+        make_endpoint("bare", active=None, pending=None),
+        make_endpoint("there", workspace="other"),
+    ]
     with database.write() as conn:
-        for state in ConfigUpdate:
-            endpoints.insert(conn, make_endpoint(state.lower(), config_update=state))
-        endpoints.insert(conn, make_endpoint("there", workspace="other"))
+        for endpoint in made:
+            endpoints.insert(conn, endpoint)
     with database.read() as conn:
-        found = endpoints.list_updating(conn)
+        found = endpoints.list_due(conn)
     assert [(e.workspace, e.name) for e in found] == [
-        ("default", "in_progress"),
+        ("default", "both"),
+        ("default", "idles"),
+        ("default", "updates"),
         ("other", "there"),
     ]
 

@@ -6,22 +6,16 @@ quoted there are a GUESS after the same pattern.
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
-from servemu.catalog import (
-    Catalog,
-    CatalogModel,
-    ThroughputInvalid,
-    ThroughputRequest,
-    check_entity_count,
-    dbus,
-    throughput_band,
-)
-from servemu.errors import InvalidParameter, ModelNotFound
-from servemu.lifecycle.timeline import CREATING, MESSAGES
-from servemu.lifecycle.transitions import Config
-from servemu.schemas.endpoints import ConfigInput, ServedEntityInput
-from servemu_state.records import EntityState, Route, ServedEntity
+from servemu.catalog import CatalogModel, ThroughputInvalid, check_entity_count
+from servemu.errors import InvalidParameter
+from servemu.lifecycle.entities import Drafting, draft_entity, model_of
+from servemu.lifecycle.kinds import is_external, latest
+from servemu.lifecycle.transitions import Config, fresh
+from servemu.schemas.endpoints import AutoCaptureInput, ConfigInput, ServedEntityInput
+from servemu_state.records import Endpoint, JsonObject, Route, ServedEntity
 
 NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9])?")
 ENTITY_NAME = re.compile(r"[a-zA-Z0-9_-]+")
@@ -29,19 +23,6 @@ ENTITY_NAME = re.compile(r"[a-zA-Z0-9_-]+")
 RESERVED_PREFIX = "databricks-"
 MAX_ENTITIES = 15
 """Documented 10, observed 15 (databricks-sdk-py issue 1496)."""
-DEFAULT_WORKLOAD_SIZE = "Small"
-DEFAULT_WORKLOAD_TYPE = "CPU"
-
-
-@dataclass(frozen=True, slots=True)
-class Drafting:
-    """What a config is checked against."""
-
-    catalog: Catalog
-    creator: str
-    workspace: str
-    now: float
-    strict_grid: bool
 
 
 def check_name(name: str) -> None:
@@ -57,99 +38,86 @@ def check_name(name: str) -> None:
         )
 
 
-def find_model(catalog: Catalog, name: str, version: str) -> CatalogModel:
-    """The registered model. Raises `ModelNotFound` for the name, then for the version."""
-    model = catalog.model(name)
-    if model is None:
-        raise ModelNotFound(name)
-    if version not in model.versions:
-        raise ModelNotFound(name, version)
-    return model
-
-
 def draft_config(asked: ConfigInput, drafting: Drafting) -> Config:
-    """Raises `InvalidParameter`, `ModelNotFound`."""
-    if not asked.entities:
+    """Of a new endpoint. Raises `InvalidParameter`, `ModelNotFound`."""
+    entities, task = _entities(asked.entities, drafting)
+    routes = _routes(asked, [entity.name for entity in entities])
+    auto_capture = _auto_capture(asked.auto_capture_config, None, drafting.endpoint)
+    return Config(entities, routes, task, auto_capture)
+
+
+def draft_update(asked: ConfigInput, endpoint: Endpoint, drafting: Drafting) -> Config:
+    """Of an endpoint that is there. What is left out stays as it is, so that an update of the
+    traffic or of the inference table alone keeps the entities (facts/control_plane §2.3, §3).
+
+    Raises `InvalidParameter`, `ModelNotFound`.
+    """
+    before = endpoint.settings.get("auto_capture_config")
+    auto_capture = _auto_capture(asked.auto_capture_config, before, endpoint.name)
+    keeps = asked.served_entities is None and asked.served_models is None
+    changes = asked.traffic_config is not None or asked.auto_capture_config is not None
+    if keeps and changes and endpoint.active is not None:
+        kept = fresh(endpoint.active, drafting.now)
+        names = [entity.name for entity in kept.entities]
+        routes = kept.routes if asked.traffic_config is None else _routes(asked, names)
+        return replace(kept, routes=routes, auto_capture=auto_capture)
+    entities, task = _entities(asked.entities, drafting)
+    _check_kind(entities, endpoint)
+    routes = _routes(asked, [entity.name for entity in entities])
+    return Config(entities, routes, task, auto_capture)
+
+
+def _entities(
+    asked: Sequence[ServedEntityInput], drafting: Drafting
+) -> tuple[tuple[ServedEntity, ...], str]:
+    """The entities, and the task that they share."""
+    if not asked:
         raise InvalidParameter("At least one served entity must be specified.")
-    if len(asked.entities) > MAX_ENTITIES:
+    if len(asked) > MAX_ENTITIES:
         raise InvalidParameter(
-            f"At most {MAX_ENTITIES} served entities are allowed, got {len(asked.entities)}."
+            f"At most {MAX_ENTITIES} served entities are allowed, got {len(asked)}."
         )
-    models = [_model_of(entity, drafting.catalog) for entity in asked.entities]
-    pairs = list(zip(asked.entities, models, strict=True))
+    models = [model_of(entity, drafting) for entity in asked]
+    hosted = [model for model in models if model is not None]
+    if len(hosted) not in (0, len(models)):  # rule DOC, text GUESS
+        raise InvalidParameter(
+            "External models cannot be served together with other models on one endpoint."
+        )
     try:
-        check_entity_count(models)
-        entities = tuple(_entity(entity, model, drafting) for entity, model in pairs)
+        check_entity_count(hosted)
+        pairs = zip(asked, models, strict=True)
+        entities = tuple(draft_entity(entity, model, drafting) for entity, model in pairs)
     except ThroughputInvalid as error:
         raise InvalidParameter(error.message) from None
-    names = [entity.name for entity in entities]
-    for name in names:
+    _check_names(entities)
+    return entities, _task(asked, hosted)
+
+
+def _check_names(entities: Sequence[ServedEntity]) -> None:
+    for name, count in Counter(entity.name for entity in entities).items():
         if ENTITY_NAME.fullmatch(name) is None:
             raise InvalidParameter(
                 "Served entity name must be alphanumeric with hyphens and underscores allowed, "
                 f"got '{name}'."
             )
-    for name, count in Counter(names).items():
         if count > 1:
             raise InvalidParameter(f"Served entity names must be unique, '{name}' is given twice.")
-    return Config(entities, _routes(asked, names), _task(models))
 
 
-def _model_of(asked: ServedEntityInput, catalog: Catalog) -> CatalogModel:
-    if asked.external_model is not None:
-        raise InvalidParameter("External models are not served by this version of the emulator.")
-    if not asked.entity_name:
-        raise InvalidParameter("Missing required field: served_entities.entity_name")
-    if not asked.entity_version:
+def _check_kind(entities: Sequence[ServedEntity], endpoint: Endpoint) -> None:
+    """Rule DOC (databricks-sdk `ServedEntityInput.external_model`), texts GUESS."""
+    before = latest(endpoint)
+    if before is None:
+        return
+    was, will = is_external(before.entities[0]), is_external(entities[0])
+    if was and not will:
         raise InvalidParameter(
-            f"Missing required field: served_entities.entity_version of {asked.entity_name}"
+            "An endpoint with an external model cannot be updated to one without."
         )
-    return find_model(catalog, asked.entity_name, asked.entity_version)
-
-
-def _entity(asked: ServedEntityInput, model: CatalogModel, drafting: Drafting) -> ServedEntity:
-    settings = asked.model_dump(
-        exclude_none=True,
-        exclude={
-            "name",
-            "entity_name",
-            "entity_version",
-            "external_model",
-            "min_provisioned_throughput",
-            "max_provisioned_throughput",
-        },
-    )
-    sized = asked.min_provisioned_throughput, asked.max_provisioned_throughput
-    band = None
-    if sized != (None, None):
-        request = ThroughputRequest(*sized, scale_to_zero=bool(asked.scale_to_zero_enabled))
-        band = throughput_band(model, request, strict=drafting.strict_grid)
-        settings |= {
-            "workload_type": model.family.workload_type,
-            "min_dbus": dbus(band.minimum, model),
-            "max_dbus": dbus(band.maximum, model),
-        }
-    elif model.refusal is not None:
-        raise InvalidParameter(model.refusal)
-    return ServedEntity(
-        name=asked.name or f"{model.full_name.rpartition('.')[2]}-{asked.entity_version}",
-        state=EntityState.CREATING,
-        state_message=MESSAGES[CREATING],
-        creator=drafting.creator,
-        created_at=drafting.now,
-        entity_name=model.full_name,
-        entity_version=asked.entity_version,
-        min_provisioned_throughput=None if band is None else band.minimum,
-        max_provisioned_throughput=None if band is None else band.maximum,
-        settings=_workload_defaults(asked) | settings,
-    )
-
-
-def _workload_defaults(asked: ServedEntityInput) -> dict[str, object]:
-    """`Small` unless concurrency says how big; `CPU` unless throughput chooses the GPU."""
-    by_concurrency = (asked.min_provisioned_concurrency, asked.max_provisioned_concurrency)
-    size = {} if any(by_concurrency) else {"workload_size": DEFAULT_WORKLOAD_SIZE}
-    return {**size, "workload_type": DEFAULT_WORKLOAD_TYPE, "scale_to_zero_enabled": False}
+    if will and not was:
+        raise InvalidParameter(
+            "An endpoint that was created without an external model cannot be updated to one with."
+        )
 
 
 def _routes(asked: ConfigInput, names: list[str]) -> tuple[Route, ...]:
@@ -177,10 +145,36 @@ def _routes(asked: ConfigInput, names: list[str]) -> tuple[Route, ...]:
     return tuple(Route(route.target or "", route.traffic_percentage) for route in given)
 
 
-def _task(models: list[CatalogModel]) -> str:
-    tasks = {model.task for model in models}
+def _task(asked: Sequence[ServedEntityInput], hosted: Sequence[CatalogModel]) -> str:
+    external = [entity.external_model.task for entity in asked if entity.external_model]
+    tasks = {model.task for model in hosted}.union(external)
     if len(tasks) > 1:
         raise InvalidParameter(
             f"All served entities must have the same task, got {', '.join(sorted(tasks))}."
         )
     return tasks.pop()
+
+
+def _auto_capture(
+    asked: AutoCaptureInput | None, before: JsonObject | None, endpoint: str
+) -> JsonObject | None:
+    """The legacy inference table: left out keeps it, and it can only be off by now.
+
+    The text about the deprecation is real; that its place is immutable: rule of the docstrings
+    (facts/control_plane §2.3), text GUESS.
+    """
+    if asked is None:
+        return before
+    if asked.enabled:
+        raise InvalidParameter(
+            "Legacy inference tables have been deprecated. The 'auto_capture_config' field can "
+            "only be used with 'enabled=false'. Please use AI Gateway inference tables instead."
+        )
+    given = asked.shown()
+    for key in ("catalog_name", "schema_name", "table_name_prefix"):
+        if before is not None and key in given and before.get(key) not in (None, given[key]):
+            raise InvalidParameter(
+                f"auto_capture_config.{key} cannot be changed from '{before[key]}' to "
+                f"'{given[key]}'."
+            )
+    return {"table_name_prefix": endpoint, **(before or {}), **given}

@@ -1,19 +1,28 @@
 """The single writer of endpoint state: each call is one transaction from one record to the next."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from servemu.errors import EndpointExists, EndpointNotFound
 from servemu.faults.ledger import Faults
 from servemu.faults.rules import Occasion
-from servemu.lifecycle import transitions
+from servemu.lifecycle import history, sleeping, transitions
 from servemu.lifecycle.timeline import CREATING, MESSAGES, NO_CAPACITY, Timeline
 from servemu.lifecycle.transitions import Config, Failure
 from servemu.workspace import Workspaces
+from servemu_engine.base import EngineInfo
 from servemu_state import endpoints, events
 from servemu_state.database import Connection, Database
-from servemu_state.records import ConfigUpdate, Endpoint, EntityState, Event
+from servemu_state.errors import EndpointGone
+from servemu_state.records import Deployment, Endpoint, EntityState, Event, ServedEntity
+
+Role = Literal["pending", "active"]
+Key = tuple[str, Role]
+Step = Callable[[Endpoint, float], Endpoint]
+"""From the record and the workspace's time to the next record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,51 +36,106 @@ class Call:
     """Lower-case names."""
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Something that happens to one of an endpoint's two deployments."""
+
+    at: float
+    """Seconds since the epoch, on the machine's clock."""
+    endpoint: Endpoint
+    role: Role
+
+    @property
+    def key(self) -> Key:
+        return self.endpoint.id, self.role
+
+
 class Deployments:
     """Endpoints of all workspaces: reads, accepts changes, moves deployments on."""
 
     def __init__(
         self, db: Database, workspaces: Workspaces, faults: Faults, timeline: Timeline
     ) -> None:
-        self._db = db
+        self.db = db
         self._workspaces = workspaces
         self._faults = faults
         self._timeline = timeline
         with db.read() as connection:
-            updating = endpoints.list_updating(connection)
-        self._due = {endpoint.id: endpoint for endpoint in updating}
-        """The endpoints whose deployment is under way: what a restart resumes."""
+            due = endpoints.list_due(connection)
+        self._due = {endpoint.id: endpoint for endpoint in due}
+        """The endpoints to which something happens by itself: what a restart resumes."""
+        self._last_asked: dict[str, float] = {}
+        """By endpoint id, on the workspace's clock; only of those that scale to zero."""
+        self._awake: dict[str, asyncio.Event] = {}
+        """By endpoint id: what requests to a sleeping endpoint wait for."""
         self.changed = asyncio.Event()
         """Set when a due time was added or taken away."""
 
     def get(self, workspace: str, name: str) -> Endpoint:
         """Raises `EndpointNotFound`."""
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             return _existing(connection, workspace, name)
 
+    def find(self, workspace: str, name: str) -> Endpoint | None:
+        """The same, or None."""
+        with self.db.read() as connection:
+            return endpoints.get(connection, workspace, name)
+
     def list_all(self, workspace: str) -> list[Endpoint]:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             return endpoints.list_all(connection, workspace)
 
     def create(self, call: Call, endpoint: Endpoint, config: Config | None) -> Endpoint:
         """Store a new endpoint, and start to deploy its config. Raises `EndpointExists`."""
-        with self._db.write() as connection:
+        with self.db.write() as connection:
             if endpoints.get(connection, call.workspace, endpoint.name) is not None:
                 raise EndpointExists(endpoint.name)
             if config is not None:
                 endpoint = self._accept(connection, call, endpoint, config)
             endpoints.insert(connection, endpoint)
-            _note(connection, endpoint, "Endpoint created", endpoint.created_at)
+            _note(connection, None, endpoint)
         self._track(endpoint)
         return endpoint
 
-    def update_config(self, call: Call, name: str, config: Config) -> Endpoint:
-        """Start to deploy a new config version. Raises `EndpointNotFound`, `UpdateInProgress`."""
-        with self._db.write() as connection:
-            endpoint = _existing(connection, call.workspace, name)
+    def update_config(
+        self, call: Call, name: str, config: Config, *, at_once: bool = False
+    ) -> Endpoint:
+        """Start to deploy a new config version. Raises `EndpointNotFound`, `UpdateInProgress`.
+
+        `at_once`: it serves when this returns, if what serves now serves the same models.
+        """
+        with self.db.write() as connection:
+            before = endpoint = _existing(connection, call.workspace, name)
+            same = endpoint.active is not None and _models(endpoint.active) == _models(config)
             endpoint = self._accept(connection, call, endpoint, config)
+            assert endpoint.pending is not None
+            if at_once and same and endpoint.pending.fault is None:
+                endpoint = self._succeeded(endpoint)
             endpoints.save(connection, endpoint)
-            _note(connection, endpoint, "Endpoint update started", endpoint.updated_at)
+            _note(connection, before, endpoint)
+        self._track(endpoint)
+        return endpoint
+
+    def stop(self, workspace: str, name: str) -> Endpoint:
+        """Raises `EndpointNotFound`, `UpdateInProgress`, `InvalidParameter`."""
+        return self.change(workspace, name, transitions.stop)
+
+    def start(self, call: Call, name: str) -> Endpoint:
+        """What was stopped comes up again. Raises as `stop`."""
+        endpoint = self.get(call.workspace, name)
+        now = self._workspaces.now(call.workspace)
+        return self.update_config(call, name, transitions.stopped_config(endpoint, now))
+
+    def change(self, workspace: str, name: str, step: Step) -> Endpoint:
+        """One step of the record within one transaction. Raises `EndpointNotFound`, and what the
+        step does.
+        """
+        with self.db.write() as connection:
+            before = _existing(connection, workspace, name)
+            endpoint = step(before, self._workspaces.now(workspace))
+            if endpoint != before:
+                endpoints.save(connection, endpoint)
+                _note(connection, before, endpoint)
         self._track(endpoint)
         return endpoint
 
@@ -80,38 +144,72 @@ class Deployments:
 
         Answers the last state. Raises `EndpointNotFound`.
         """
-        with self._db.write() as connection:
+        with self.db.write() as connection:
             endpoint = _existing(connection, workspace, name)
             endpoints.delete(connection, endpoint.id)
         self._untrack(endpoint)
+        self._let_in(endpoint)
         return endpoint
 
     def patch_tags(
         self, workspace: str, name: str, *, add: Mapping[str, str], drop: frozenset[str]
     ) -> Endpoint:
         """Set and remove tags; those that stay keep their order. Raises `EndpointNotFound`."""
-        with self._db.write() as connection:
-            endpoint = _existing(connection, workspace, name)
+
+        def step(endpoint: Endpoint, now: float) -> Endpoint:
             kept = {key: value for key, value in endpoint.tags if key not in drop}
-            now = self._workspaces.now(workspace)
-            endpoint = replace(endpoint, tags=tuple({**kept, **add}.items()), updated_at=now)
-            endpoints.save(connection, endpoint)
-        if endpoint.id in self._due:
-            self._track(endpoint)
-        return endpoint
+            return replace(endpoint, tags=tuple({**kept, **add}.items()), updated_at=now)
 
-    def due(self) -> list[tuple[float, Endpoint]]:
-        """The deployments under way, and when the stage of each ends by the machine's clock."""
-        return [due for key in self._due if (due := self.due_of(key)) is not None]
+        return self.change(workspace, name, step)
 
-    def due_of(self, endpoint_id: str) -> tuple[float, Endpoint] | None:
-        """The same of one endpoint; None once it is settled or deleted."""
+    async def wake(self, endpoint: Endpoint) -> None:
+        """Bring up what was scaled to zero; returns when it is up, or changed, or gone."""
+        awake = self._awake.get(endpoint.id)
+        if awake is None:
+            awake = self._awake[endpoint.id] = asyncio.Event()
+        active = endpoint.active
+        assert active is not None
+        if active.due_at is None:
+            now = self._workspaces.now(endpoint.workspace)
+            due_at = now + self._timeline.waking_seconds(active)
+            self._save(sleeping.start_waking(endpoint, due_at))
+        await awake.wait()
+
+    def asked(self, endpoint: Endpoint) -> None:
+        """Somebody sent a request: it stays awake for longer."""
+        if endpoint.active is not None and endpoint.active.due_at is not None:
+            self._last_asked[endpoint.id] = self._workspaces.now(endpoint.workspace)
+
+    def due(self) -> list[Due]:
+        """All that happens by itself, and when."""
+        roles: tuple[Role, Role] = ("pending", "active")
+        keys = [(key, role) for key in self._due for role in roles]
+        return [due for key in keys if (due := self.due_of(key)) is not None]
+
+    def due_of(self, key: Key) -> Due | None:
+        """The same of one deployment; None once nothing is to come."""
+        endpoint_id, role = key
         endpoint = self._due.get(endpoint_id)
         if endpoint is None:
             return None
-        assert endpoint.pending is not None and endpoint.pending.due_at is not None
-        due_at = self._workspaces.real_time(endpoint.workspace, endpoint.pending.due_at)
-        return due_at, endpoint
+        deployment = endpoint.pending if role == "pending" else endpoint.active
+        if deployment is None or deployment.due_at is None:
+            return None
+        at = self._workspaces.real_time(endpoint.workspace, deployment.due_at)
+        return Due(at, endpoint, role)
+
+    def idle_time_is_over(self, endpoint: Endpoint) -> None:
+        """The active config is due: asleep unless somebody asked meanwhile, awake if it woke."""
+        active = endpoint.active
+        assert active is not None and active.due_at is not None
+        idle = self._timeline.idle_seconds()
+        asked_at = self._last_asked.get(endpoint.id, 0.0)
+        if any(sleeping.is_scaled_to_zero(entity) for entity in active.entities):
+            self._save(sleeping.stay_awake(endpoint, active.due_at + idle))
+        elif asked_at + idle > active.due_at:
+            self._save(sleeping.stay_awake(endpoint, asked_at + idle))
+        else:
+            self._save(sleeping.scale_to_zero(endpoint))
 
     def enter_stage(self, endpoint: Endpoint, stage: int) -> None:
         """The next stage begins when the one before was due, however late anybody looked."""
@@ -121,25 +219,48 @@ class Deployments:
 
     def succeed(self, endpoint: Endpoint) -> None:
         """The new config takes over."""
-        assert endpoint.pending is not None
-        now = self._workspaces.now(endpoint.workspace)
-        task = self._timeline.task(endpoint.pending)
-        self._save(transitions.succeed(endpoint, now, task), "Endpoint update succeeded")
+        self._save(self._succeeded(endpoint))
 
     def fail(self, endpoint: Endpoint, failures: Mapping[str, Failure]) -> None:
         """The new config failed; the old one serves on."""
         now = self._workspaces.now(endpoint.workspace)
-        version = endpoint.last_config_version
-        self._save(
-            transitions.fail(endpoint, failures, now),
-            f"Endpoint update failed for endpoint {endpoint.name}, config version {version}",
-        )
+        self._save(transitions.fail(endpoint, failures, now))
+
+    def note_load(
+        self, endpoint: Endpoint, entity: ServedEntity, outcome: EngineInfo | BaseException
+    ) -> None:
+        """Into the history: what came of loading the entity's model. Nothing once it is gone."""
+        at = self._workspaces.now(endpoint.workspace)
+        if isinstance(outcome, BaseException):
+            event = history.not_loaded(endpoint, entity, outcome, at)
+        else:
+            event = history.loaded(endpoint, entity, outcome, at)
+        with suppress(EndpointGone), self.db.write() as connection:
+            events.append(connection, event)
+
+    def history_of(self, endpoint: Endpoint, limit: int) -> list[Event]:
+        """The last `limit` events, newest first."""
+        with self.db.read() as connection:
+            return events.list_newest(connection, endpoint.id, limit)
+
+    def history_of_version(self, endpoint: Endpoint, config_version: int) -> list[Event]:
+        """All events of one config version, oldest first."""
+        with self.db.read() as connection:
+            return events.list_of_version(connection, endpoint.id, config_version)
 
     def abort_for_capacity(self, endpoint: Endpoint) -> None:
         """No GPU came free in time: every entity of the new config is aborted."""
         assert endpoint.pending is not None
         failure = Failure(EntityState.ABORTED, NO_CAPACITY)
         self.fail(endpoint, {entity.name: failure for entity in endpoint.pending.entities})
+
+    def _succeeded(self, endpoint: Endpoint) -> Endpoint:
+        pending = endpoint.pending
+        assert pending is not None
+        now = self._workspaces.now(endpoint.workspace)
+        may_sleep = any(sleeping.scales_to_zero(entity) for entity in pending.entities)
+        idle_at = now + self._timeline.idle_seconds() if may_sleep else None
+        return transitions.succeed(endpoint, now, self._timeline.task(pending), idle_at)
 
     def _accept(
         self, connection: Connection, call: Call, endpoint: Endpoint, config: Config
@@ -168,24 +289,37 @@ class Deployments:
         endpoint = replace(endpoint, pending=pending)
         return transitions.enter_stage(endpoint, CREATING, MESSAGES[CREATING], due_at)
 
-    def _save(self, endpoint: Endpoint, message: str | None = None) -> None:
-        with self._db.write() as connection:
+    def _save(self, endpoint: Endpoint) -> None:
+        with self.db.write() as connection:
+            before = endpoints.get_by_id(connection, endpoint.workspace, endpoint.id)
             endpoints.save(connection, endpoint)
-            if message is not None:
-                _note(connection, endpoint, message, endpoint.updated_at)
-        if endpoint.config_update is ConfigUpdate.IN_PROGRESS:
-            self._track(endpoint)
-        else:
-            self._untrack(endpoint)
+            _note(connection, before, endpoint)
+        self._track(endpoint)
 
     def _track(self, endpoint: Endpoint) -> None:
-        if endpoint.config_update is ConfigUpdate.IN_PROGRESS:
+        due = [d.due_at for d in (endpoint.pending, endpoint.active) if d is not None]
+        if any(at is not None for at in due):
             self._due[endpoint.id] = endpoint
             self.changed.set()
+        elif endpoint.id in self._due:
+            self._untrack(endpoint)
+        active = endpoint.active
+        if active is None or not any(sleeping.is_scaled_to_zero(e) for e in active.entities):
+            self._let_in(endpoint)
 
     def _untrack(self, endpoint: Endpoint) -> None:
         self._due.pop(endpoint.id, None)
+        self._last_asked.pop(endpoint.id, None)
         self.changed.set()
+
+    def _let_in(self, endpoint: Endpoint) -> None:
+        awake = self._awake.pop(endpoint.id, None)
+        if awake is not None:
+            awake.set()
+
+
+def _models(config: Config | Deployment) -> set[str | None]:
+    return {entity.entity_name for entity in config.entities}
 
 
 def _existing(connection: Connection, workspace: str, name: str) -> Endpoint:
@@ -195,8 +329,6 @@ def _existing(connection: Connection, workspace: str, name: str) -> Endpoint:
     return endpoint
 
 
-def _note(connection: Connection, endpoint: Endpoint, message: str, at: float) -> None:
-    status = endpoint.config_update.value
-    version = endpoint.last_config_version or None
-    event = Event(endpoint.id, at, "ENDPOINT_UPDATE", status, message, version)
-    events.append(connection, event)
+def _note(connection: Connection, before: Endpoint | None, after: Endpoint) -> None:
+    for event in history.events_between(before, after):
+        events.append(connection, event)

@@ -6,19 +6,20 @@ import logging
 from collections.abc import Callable
 
 from servemu.clock import Clock
-from servemu.lifecycle.deployments import Deployments
+from servemu.lifecycle.deployments import Deployments, Due
 from servemu.lifecycle.timeline import CREATING, LOADING, no_capacity
 from servemu.lifecycle.transitions import Failure
+from servemu_engine.base import EngineInfo
 from servemu_engine.errors import LoadFailed
 from servemu_state.errors import StateError
-from servemu_state.records import Endpoint, EntityState
+from servemu_state.records import Endpoint, EntityState, ServedEntity
 
 RETRY_SECONDS = 5.0
 """After the state could not be written."""
 
 log = logging.getLogger("servemu")
 
-Load = Callable[[str], None]
+Load = Callable[[str], EngineInfo]
 """Bring up the engine that serves a registered model (full name). Blocks; raises `LoadFailed`."""
 
 Loading = asyncio.Task[dict[str, Failure]]
@@ -51,7 +52,7 @@ class Reconciler:
         except StateError:  # a full disk, say: deployments go on once it can be written again
             log.exception("deployments stand still")
             return self._clock.now() + RETRY_SECONDS
-        due = [at for at, endpoint in self._deployments.due() if not self._waits(endpoint)]
+        due = [due.at for due in self._deployments.due() if not self._waits(due)]
         return min(due, default=None)
 
     async def settle(self, workspace: str) -> None:
@@ -66,28 +67,34 @@ class Reconciler:
 
     def step(self) -> None:
         """Move on all that is due, the earliest first."""
-        queue = [(at, endpoint.id, endpoint) for at, endpoint in self._overdue()]
+        queue = [(due.at, due.key) for due in self._overdue()]
         heapq.heapify(queue)
         while queue:
-            endpoint = heapq.heappop(queue)[2]
-            self._advance(endpoint)
-            again = self._deployments.due_of(endpoint.id)
-            if again is not None and again[0] <= self._clock.now() and not self._waits(again[1]):
-                heapq.heappush(queue, (again[0], endpoint.id, again[1]))
+            key = heapq.heappop(queue)[1]
+            due = self._deployments.due_of(key)
+            if due is not None:  # what came before may have taken it away
+                self._advance(due)
+            again = self._deployments.due_of(key)
+            if again is not None and again.at <= self._clock.now() and not self._waits(again):
+                heapq.heappush(queue, (again.at, key))
 
-    def _overdue(self) -> list[tuple[float, Endpoint]]:
+    def _overdue(self) -> list[Due]:
         now = self._clock.now()
-        return [(at, endpoint) for at, endpoint in self._deployments.due() if at <= now]
+        return [due for due in self._deployments.due() if due.at <= now]
 
     def _held_up(self, workspace: str) -> list[Loading]:
         return [
-            self._loading[_key(endpoint)]
-            for _, endpoint in self._overdue()
-            if endpoint.workspace == workspace and self._waits(endpoint)
+            self._loading[_key(due.endpoint)]
+            for due in self._overdue()
+            if due.endpoint.workspace == workspace and self._waits(due)
         ]
 
-    def _advance(self, endpoint: Endpoint) -> None:
-        """The current stage of the endpoint's deployment is over."""
+    def _advance(self, due: Due) -> None:
+        """What the endpoint was due for happens."""
+        endpoint = due.endpoint
+        if due.role == "active":
+            self._deployments.idle_time_is_over(endpoint)
+            return
         assert endpoint.pending is not None
         if endpoint.pending.stage == CREATING:
             if no_capacity(endpoint.pending.fault) is not None:
@@ -106,14 +113,16 @@ class Reconciler:
         else:
             self._deployments.succeed(endpoint)
 
-    def _waits(self, endpoint: Endpoint) -> bool:
+    def _waits(self, due: Due) -> bool:
         """The deployment can only go on once its weights are there."""
-        loading = self._loading.get(_key(endpoint))
+        loading = self._loading.get(_key(due.endpoint))
+        pending = due.endpoint.pending
         return (
-            loading is not None
+            due.role == "pending"
+            and loading is not None
             and not loading.done()
-            and endpoint.pending is not None
-            and endpoint.pending.stage == LOADING
+            and pending is not None
+            and pending.stage == LOADING
         )
 
     def _start_loading(self, endpoint: Endpoint) -> Loading:
@@ -129,11 +138,20 @@ class Reconciler:
             if entity.entity_name is None:
                 continue
             load = asyncio.to_thread(self._load, entity.entity_name)
-            [error] = await asyncio.gather(load, return_exceptions=True)
-            if error is not None:
-                message = f"Model server failed to load the model. {_reason(error)}"
+            [outcome] = await asyncio.gather(load, return_exceptions=True)
+            self._note(endpoint, entity, outcome)
+            if isinstance(outcome, BaseException):
+                message = f"Model server failed to load the model. {_reason(outcome)}"
                 failures[entity.name] = Failure(EntityState.FAILED, message)
         return failures
+
+    def _note(
+        self, endpoint: Endpoint, entity: ServedEntity, outcome: EngineInfo | BaseException
+    ) -> None:
+        try:
+            self._deployments.note_load(endpoint, entity, outcome)
+        except StateError:  # the deployment does not depend on its history
+            log.exception("the history of endpoint %s lacks a load", endpoint.name)
 
 
 def _reason(error: BaseException) -> str:

@@ -6,18 +6,25 @@ from dataclasses import dataclass
 
 from servemu import access
 from servemu.auth import Principal
-from servemu.catalog import Catalog, CatalogModel, provisioned_rate, replicas
+from servemu.catalog import Catalog, CatalogModel, provisioned_rate, replicas, unit_replicas
 from servemu.clock import Clock
-from servemu.errors import EndpointNotReady, InvocationEndpointNotFound, ModelServerUnavailable
+from servemu.errors import (
+    EndpointNotReady,
+    EndpointStopped,
+    InvocationEndpointNotFound,
+    ModelServerUnavailable,
+)
+from servemu.lifecycle.deployments import Deployments
+from servemu.lifecycle.external_models import not_served
+from servemu.lifecycle.kinds import is_external
+from servemu.lifecycle.sleeping import is_scaled_to_zero
 from servemu.residents import Residents
-from servemu.schemas.rendering import is_ready
+from servemu.schemas.rendering import is_ready, is_suspended
 from servemu.serving import Served
 from servemu.settings import Settings
 from servemu.throughput.budget import TokenBudget
 from servemu_engine.base import Embedder, Engine
 from servemu_engine.errors import LoadFailed
-from servemu_state import endpoints
-from servemu_state.database import Database
 from servemu_state.records import Deployment, Endpoint, ServedEntity
 
 
@@ -34,9 +41,14 @@ class TrafficRouter:
     """Routes by traffic percentage; keeps the token budgets of what is deployed."""
 
     def __init__(
-        self, db: Database, catalog: Catalog, residents: Residents, clock: Clock, settings: Settings
+        self,
+        deployments: Deployments,
+        catalog: Catalog,
+        residents: Residents,
+        clock: Clock,
+        settings: Settings,
     ) -> None:
-        self._db = db
+        self._deployments = deployments
         self._catalog = catalog
         self._residents = residents
         self._clock = clock
@@ -50,12 +62,16 @@ class TrafficRouter:
     async def route(
         self, caller: Principal, endpoint: str, served_entity: str | None = None
     ) -> Served:
-        """By traffic, or the entity that is named. Loads the model if it was dropped.
+        """By traffic, or the entity that is named. Loads the model if it was dropped, and waits
+        for an entity that is scaled to zero.
 
-        Raises `InvocationEndpointNotFound`, `InvocationDenied`, `EndpointNotReady`,
-        `ModelServerUnavailable`.
+        Raises `InvocationEndpointNotFound`, `InvocationDenied`, `EndpointStopped`,
+        `EndpointNotReady`, `BadRequest` (external models), `ModelServerUnavailable`.
         """
         target = self._target(caller, endpoint, served_entity)
+        while isinstance(target, Endpoint):
+            await self._deployments.wake(target)
+            target = self._target(caller, endpoint, served_entity)
         engine = await self._engine(target.model)
         family = target.model.family
         is_embedding = target.model.task == "llm/v1/embeddings"
@@ -77,7 +93,8 @@ class TrafficRouter:
         """The endpoint is gone, and its budgets with it."""
         self._budgets.pop(endpoint_id, None)
 
-    def _target(self, caller: Principal, name: str, served_entity: str | None) -> Target:
+    def _target(self, caller: Principal, name: str, served_entity: str | None) -> Target | Endpoint:
+        """The choice; or the endpoint, when what was chosen must be woken first."""
         workspace = caller.workspace
         provided = self._catalog.foundation_endpoint(name)
         if provided is not None:
@@ -85,14 +102,20 @@ class TrafficRouter:
             if budget is None:
                 budget = self._unlimited[workspace, name] = TokenBudget(None, self._clock)
             return Target(provided.name, provided.model, budget)
-        with self._db.read() as connection:
-            endpoint = endpoints.get(connection, workspace, name)
+        endpoint = self._deployments.find(workspace, name)
         if endpoint is None:
             raise InvocationEndpointNotFound
-        access.admit(self._db, caller, endpoint)
+        access.admit(self._deployments.db, caller, endpoint)
+        if is_suspended(endpoint):
+            raise EndpointStopped
         if endpoint.active is None or not is_ready(endpoint):
             raise EndpointNotReady(name)
+        self._deployments.asked(endpoint)
         entity = self._choose(endpoint.active, served_entity)
+        if is_scaled_to_zero(entity):
+            return endpoint
+        if is_external(entity):
+            raise not_served(entity.settings["external_model"]["provider"])
         model = self._catalog.model(entity.entity_name or "")
         if model is None:
             raise ModelServerUnavailable(f"Model '{entity.entity_name}' left the catalogue.")
@@ -137,10 +160,14 @@ class TrafficRouter:
 
 
 def provisioned_tokens_per_second(entity: ServedEntity, model: CatalogModel) -> float | None:
-    """Whole chunks of the most that was asked for; None: not provisioned, so not limited.
+    """Whole chunks of the most that was asked for, or its model units; None: not provisioned, so
+    not limited.
 
     An entity stands at its maximum until there is an autoscaler to move it.
     """
+    units: int | None = entity.settings.get("provisioned_model_units")
+    if units is not None and model.takes_model_units:
+        return provisioned_rate(unit_replicas(model, units), model)
     if entity.max_provisioned_throughput is None or model.chunk is None:
         return None
     return provisioned_rate(replicas(entity.max_provisioned_throughput, model.chunk), model)

@@ -13,6 +13,12 @@ LOADING = 1
 MESSAGES = ("Creating resources for served entity.", "Deploying served entities")
 """`deployment_state_message` of each stage (facts/provisioned_throughput §4)."""
 
+IDLE_SECONDS = 1800.0
+"""Without a request, until an entity that may is scaled to zero. DOC for custom endpoints; that
+page leaves foundation models out, for which it is a GUESS (facts/provisioned_throughput §3)."""
+EXTERNAL_SECONDS = 10.0
+"""An external model has nothing to load: seconds to two minutes (facts/control_plane §3)."""
+
 NO_CAPACITY = (
     "Served entity creation aborted because the resource did not become available in time."
 )
@@ -35,14 +41,29 @@ class Timeline:
             real = (
                 effect.after.total_seconds()
                 if effect.after is not None
-                else max((family.capacity_wait_seconds for family in families), default=0.0)
+                else max(
+                    (family.capacity_wait_seconds for family in families), default=EXTERNAL_SECONDS
+                )
             )
         else:
-            real = max((family.creating_seconds for family in families), default=0.0)
+            real = max((family.creating_seconds for family in families), default=EXTERNAL_SECONDS)
         return real / self.speedup
+
+    def idle_seconds(self) -> float:
+        """Until what may is scaled to zero, on the workspace's clock."""
+        return IDLE_SECONDS / self.speedup
+
+    def waking_seconds(self, deployment: Deployment) -> float:
+        """From zero until it serves, on the workspace's clock."""
+        families = self._families(deployment)
+        return max((family.cold_start_seconds for family in families), default=0.0) / self.speedup
 
     def task(self, deployment: Deployment) -> str | None:
         """What all its entities do; None: their models left the catalogue."""
+        for entity in deployment.entities:
+            external: Mapping[str, str] = entity.settings.get("external_model", {})
+            if "task" in external:
+                return external["task"]
         return next((model.task for model in self._models(deployment)), None)
 
     def _families(self, deployment: Deployment) -> Iterable[Family]:

@@ -6,22 +6,36 @@ Nobody else may change `config_update`, `active`, `pending` or the state of a se
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from servemu.errors import UpdateInProgress
+from servemu.errors import InvalidParameter, UpdateInProgress
+from servemu.lifecycle.timeline import CREATING, MESSAGES
 from servemu_state.records import (
     ConfigUpdate,
     Deployment,
     Endpoint,
     EntityState,
+    JsonObject,
     Route,
     ServedEntity,
 )
 
 TRANSITIONS: Mapping[ConfigUpdate, frozenset[ConfigUpdate]] = {
-    ConfigUpdate.NOT_UPDATING: frozenset({ConfigUpdate.IN_PROGRESS}),
+    ConfigUpdate.NOT_UPDATING: frozenset({ConfigUpdate.IN_PROGRESS, ConfigUpdate.NOT_UPDATING}),
     ConfigUpdate.IN_PROGRESS: frozenset({ConfigUpdate.NOT_UPDATING, ConfigUpdate.UPDATE_FAILED}),
-    ConfigUpdate.UPDATE_FAILED: frozenset({ConfigUpdate.IN_PROGRESS}),
-    ConfigUpdate.UPDATE_CANCELED: frozenset({ConfigUpdate.IN_PROGRESS}),
+    ConfigUpdate.UPDATE_FAILED: frozenset({ConfigUpdate.IN_PROGRESS, ConfigUpdate.NOT_UPDATING}),
+    ConfigUpdate.UPDATE_CANCELED: frozenset({ConfigUpdate.IN_PROGRESS, ConfigUpdate.NOT_UPDATING}),
 }
+"""To NOT_UPDATING without an update: the endpoint is stopped."""
+
+ENTITY_TRANSITIONS: Mapping[EntityState, frozenset[EntityState]] = {
+    EntityState.CREATING: frozenset(
+        {EntityState.READY, EntityState.FAILED, EntityState.ABORTED, EntityState.CREATING}
+    ),
+    EntityState.READY: frozenset({EntityState.STOPPED, EntityState.READY}),
+}
+"""All others are ends: what is started again are new entities of a new config version."""
+
+STOPPED = "Stopped"
+"""`deployment_state_message` (facts/control_plane §3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,8 @@ class Config:
     entities: tuple[ServedEntity, ...]
     routes: tuple[Route, ...]
     task: str | None = None
+    auto_capture: JsonObject | None = None
+    """The legacy inference table, as it is echoed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +69,32 @@ def accept(endpoint: Endpoint, config: Config, now: float) -> Endpoint:
     accepted = replace(
         _move(endpoint, ConfigUpdate.IN_PROGRESS, now), last_config_version=version, pending=pending
     )
+    if config.auto_capture is not None:
+        accepted = _with_setting(accepted, "auto_capture_config", config.auto_capture)
     return accepted if endpoint.active is not None else _with_task(accepted, config.task)
 
 
 def enter_stage(endpoint: Endpoint, stage: int, message: str, due_at: float) -> Endpoint:
     """The pending deployment reached a stage, which ends at `due_at`."""
     pending = _pending(endpoint)
-    entities = tuple(replace(entity, state_message=message) for entity in pending.entities)
+    entities = tuple(enter(e, EntityState.CREATING, message) for e in pending.entities)
     return replace(
         endpoint, pending=replace(pending, stage=stage, due_at=due_at, entities=entities)
     )
 
 
-def succeed(endpoint: Endpoint, now: float, task: str | None = None) -> Endpoint:
-    """The pending config takes over, and the endpoint does its task from now on."""
+def succeed(
+    endpoint: Endpoint, now: float, task: str | None = None, idle_at: float | None = None
+) -> Endpoint:
+    """The pending config takes over, and the endpoint does its task from now on.
+
+    `idle_at`: when it scales to zero unless somebody asks; None: it never does.
+    """
     pending = _pending(endpoint)
-    entities = tuple(
-        replace(entity, state=EntityState.READY, state_message="") for entity in pending.entities
-    )
+    entities = tuple(enter(entity, EntityState.READY, "") for entity in pending.entities)
     return replace(
         _with_task(_move(endpoint, ConfigUpdate.NOT_UPDATING, now), task),
-        active=replace(pending, entities=entities, due_at=None, fault=None),
+        active=replace(pending, entities=entities, due_at=idle_at, fault=None),
         pending=None,
     )
 
@@ -90,7 +111,7 @@ def fail(endpoint: Endpoint, failures: Mapping[str, Failure], now: float) -> End
         "Served entity creation aborted because another served entity of the same config failed.",
     )
     entities = tuple(
-        replace(entity, state=failure.state, state_message=failure.message)
+        enter(entity, failure.state, failure.message)
         for entity in pending.entities
         for failure in [failures.get(entity.name, aborted)]
     )
@@ -100,15 +121,70 @@ def fail(endpoint: Endpoint, failures: Mapping[str, Failure], now: float) -> End
     )
 
 
+def stop(endpoint: Endpoint, now: float) -> Endpoint:
+    """Nothing answers any more; the config stays. A failed update is forgotten (GUESS).
+
+    Raises `UpdateInProgress`, `InvalidParameter` when there is nothing to stop (texts GUESS).
+    """
+    if endpoint.config_update is ConfigUpdate.IN_PROGRESS:
+        raise UpdateInProgress
+    if endpoint.active is None:
+        raise InvalidParameter(f"Endpoint '{endpoint.name}' has nothing deployed to stop.")
+    if is_stopped(endpoint):
+        return endpoint
+    entities = tuple(enter(e, EntityState.STOPPED, STOPPED) for e in endpoint.active.entities)
+    return replace(
+        _move(endpoint, ConfigUpdate.NOT_UPDATING, now),
+        active=replace(endpoint.active, entities=entities, due_at=None),
+        pending=None,
+    )
+
+
+def stopped_config(endpoint: Endpoint, now: float) -> Config:
+    """What a start brings up again, as a new version (facts/control_plane §3).
+
+    Raises `UpdateInProgress`, `InvalidParameter` when it is not stopped (text GUESS).
+    """
+    if endpoint.config_update is ConfigUpdate.IN_PROGRESS:
+        raise UpdateInProgress
+    if endpoint.active is None or not is_stopped(endpoint):
+        raise InvalidParameter(f"Endpoint '{endpoint.name}' is not stopped.")
+    return fresh(endpoint.active, now)
+
+
+def is_stopped(endpoint: Endpoint) -> bool:
+    active = endpoint.active
+    return active is not None and all(e.state is EntityState.STOPPED for e in active.entities)
+
+
+def fresh(deployment: Deployment, now: float) -> Config:
+    """Its config once more, to be deployed."""
+    entities = tuple(
+        replace(
+            entity, state=EntityState.CREATING, state_message=MESSAGES[CREATING], created_at=now
+        )
+        for entity in deployment.entities
+    )
+    return Config(entities, deployment.routes)
+
+
+def enter(entity: ServedEntity, state: EntityState, message: str) -> ServedEntity:
+    """The served entity in its next state."""
+    assert state in ENTITY_TRANSITIONS[entity.state], (entity.name, entity.state, state)
+    return replace(entity, state=state, state_message=message)
+
+
 def _move(endpoint: Endpoint, to: ConfigUpdate, now: float) -> Endpoint:
     assert to in TRANSITIONS[endpoint.config_update], (endpoint.config_update, to)
     return replace(endpoint, config_update=to, updated_at=now)
 
 
 def _with_task(endpoint: Endpoint, task: str | None) -> Endpoint:
-    if task is None:
-        return endpoint
-    return replace(endpoint, settings={**endpoint.settings, "task": task})
+    return endpoint if task is None else _with_setting(endpoint, "task", task)
+
+
+def _with_setting(endpoint: Endpoint, key: str, value: object) -> Endpoint:
+    return replace(endpoint, settings={**endpoint.settings, key: value})
 
 
 def _pending(endpoint: Endpoint) -> Deployment:

@@ -1,37 +1,30 @@
 """`/api/2.0/serving-endpoints`: create, list, get, delete, update config, tags."""
 
-import uuid
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from servemu.access import visible
-from servemu.auth import Principal
-from servemu.errors import InvalidParameter, PermissionDenied
-from servemu.lifecycle.configs import Drafting, check_name, draft_config
+from servemu.lifecycle.configs import check_name, draft_config, draft_update
 from servemu.responses import json_response
 from servemu.route_optimized import check_config, render_query_info
+from servemu.routes.asking import drafting_of, new_endpoint, own_name
 from servemu.routes.guard import level_of_caller
 from servemu.schemas.body import read_body
 from servemu.schemas.endpoints import ConfigInput, CreateEndpoint, PatchTags
 from servemu.schemas.foundation import render_foundation_endpoint
 from servemu.schemas.rendering import render_endpoint, render_summary, render_tags
 from servemu.world import call_of, principal_of, world_of
-from servemu_state.records import ConfigUpdate, Endpoint
 
 
 async def create(request: Request) -> Response:
     """Answers at once with the pending config; the deployment goes on behind it."""
     world, body = world_of(request), await read_body(request, CreateEndpoint)
     check_name(body.name)
-    if body.config is None and (body.ai_gateway or body.rate_limits):
-        field = "ai_gateway" if body.ai_gateway else "rate_limits"
-        raise InvalidParameter(f"Cannot specify {field} when creating endpoints without a config.")
-    drafting = _drafting(request)
+    drafting = drafting_of(request, body.name)
     config = None if body.config is None else draft_config(body.config, drafting)
     if config is not None and body.route_optimized:
         check_config(config)
-    endpoint = _new_endpoint(body, drafting, principal_of(request))
+    endpoint = new_endpoint(request, body, config)
     call = call_of(request, "serving-endpoints.create")
     return json_response(render_endpoint(world.deployments.create(call, endpoint, config)))
 
@@ -56,17 +49,18 @@ async def get(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     """`{}`: MLflow parses the answer, the SDK takes either (facts/control_plane §1.1)."""
-    world, name = world_of(request), _own_name(request)
+    world, name = world_of(request), own_name(request)
     endpoint = world.deployments.delete(principal_of(request).workspace, name)
     world.router.forget(endpoint.id)
+    world.meter.forget(endpoint.workspace, endpoint.name)
     return json_response({})
 
 
 async def update_config(request: Request) -> Response:
-    world, name = world_of(request), _own_name(request)
+    world, name = world_of(request), own_name(request)
     body = await read_body(request, ConfigInput)
     endpoint = world.deployments.get(principal_of(request).workspace, name)
-    config = draft_config(body, _drafting(request))
+    config = draft_update(body, endpoint, drafting_of(request, name, is_update=True))
     if endpoint.settings.get("route_optimized"):
         check_config(config)
     call = call_of(request, "serving-endpoints.update_config")
@@ -75,7 +69,7 @@ async def update_config(request: Request) -> Response:
 
 async def patch_tags(request: Request) -> Response:
     """The tags as they are now; deletes go before adds."""
-    name, body = _own_name(request), await read_body(request, PatchTags)
+    name, body = own_name(request), await read_body(request, PatchTags)
     endpoint = world_of(request).deployments.patch_tags(
         principal_of(request).workspace,
         name,
@@ -83,45 +77,3 @@ async def patch_tags(request: Request) -> Response:
         drop=frozenset(body.delete_tags),
     )
     return json_response({"tags": render_tags(endpoint)})
-
-
-def _own_name(request: Request) -> str:
-    """The endpoint's name, unless Databricks owns it (text GUESS after a real one)."""
-    name: str = request.path_params["name"]
-    if world_of(request).catalog.foundation_endpoint(name) is not None:
-        raise PermissionDenied(f"User does not have permission 'Manage' on Endpoint {name}")
-    return name
-
-
-def _drafting(request: Request) -> Drafting:
-    world, principal = world_of(request), principal_of(request)
-    return Drafting(
-        catalog=world.catalog,
-        creator=principal.user,
-        workspace=principal.workspace,
-        now=world.workspaces.now(principal.workspace),
-        strict_grid=world.settings.throughput_grid == "strict",
-    )
-
-
-def _new_endpoint(body: CreateEndpoint, drafting: Drafting, creator: Principal) -> Endpoint:
-    """Secrets and settings of later issues are kept as they came."""
-    kept = {
-        "description": body.description,
-        "route_optimized": body.route_optimized,
-        "ai_gateway": body.ai_gateway,
-        "effective_budget_policy_id": body.budget_policy_id,
-        "telemetry_config": body.telemetry_config,
-        "creator_kind": "ServicePrincipal" if creator.is_service_principal else None,
-    }
-    return Endpoint(
-        id=uuid.uuid4().hex,
-        workspace=drafting.workspace,
-        name=body.name,
-        creator=drafting.creator,
-        created_at=drafting.now,
-        updated_at=drafting.now,
-        config_update=ConfigUpdate.NOT_UPDATING,
-        tags=tuple({tag.key: tag.value for tag in body.tags}.items()),
-        settings={key: value for key, value in kept.items() if value is not None},
-    )

@@ -1,12 +1,18 @@
-"""What provisioned throughput adds to the endpoint routes: the model optimization info."""
+"""What provisioned throughput adds to the endpoint routes: `/pt`, the model optimization info."""
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from servemu.catalog import optimization_info
-from servemu.lifecycle.configs import find_model
+from servemu.lifecycle.configs import check_name, draft_config, draft_update
+from servemu.lifecycle.entities import find_model
 from servemu.responses import json_response
-from servemu.world import world_of
+from servemu.routes.asking import drafting_of, new_endpoint, own_name
+from servemu.schemas.body import read_body
+from servemu.schemas.endpoints import CreateEndpoint
+from servemu.schemas.provisioned_throughput import CreatePtEndpoint, UpdatePtConfig
+from servemu.schemas.rendering import render_endpoint
+from servemu.world import call_of, principal_of, world_of
 
 
 async def get_model_optimization_info(request: Request) -> Response:
@@ -15,3 +21,32 @@ async def get_model_optimization_info(request: Request) -> Response:
     model = find_model(world_of(request).catalog, name, version)
     why = {} if model.refusal is None else {"X-Emulator-Why": model.refusal}
     return json_response(optimization_info(model), headers=why)
+
+
+async def create(request: Request) -> Response:
+    """`POST …/pt`. For fault rules it is a `create`, as on the older route."""
+    body = await read_body(request, CreatePtEndpoint)
+    check_name(body.name)
+    config = draft_config(body.config.as_config(), drafting_of(request, body.name, by_units=True))
+    given = body.model_dump(exclude={"config"}, exclude_none=True)
+    endpoint = new_endpoint(request, CreateEndpoint.model_validate(given), config)
+    call = call_of(request, "serving-endpoints.create")
+    deployments = world_of(request).deployments
+    return json_response(render_endpoint(deployments.create(call, endpoint, config)))
+
+
+async def update_config(request: Request) -> Response:
+    """`PUT …/pt/{name}/config`: "updates are instantaneous" (databricks-sdk).
+
+    That holds here for more or fewer units of the same models; a new model must come up first
+    (GUESS).
+    """
+    name, body = own_name(request), await read_body(request, UpdatePtConfig)
+    deployments = world_of(request).deployments
+    endpoint = deployments.get(principal_of(request).workspace, name)
+    drafting = drafting_of(request, name, by_units=True, is_update=True)
+    config = draft_update(body.config.as_config(), endpoint, drafting)
+    call = call_of(request, "serving-endpoints.update_config")
+    return json_response(
+        render_endpoint(deployments.update_config(call, name, config, at_once=True))
+    )

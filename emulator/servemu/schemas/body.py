@@ -19,6 +19,9 @@ JSON_WORDS: Mapping[str, str] = {
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+SECRET = "_plaintext"
+"""Fields that end so are write-only: no answer repeats them."""
+
 MAX_DEPTH = 100
 """Of nested objects and arrays: protobuf's own limit, and far from Python's when rendered again."""
 
@@ -57,11 +60,17 @@ def parse(given: dict[str, object], schema: type[Schema]) -> Schema:
         field = _path(first["loc"])
         if first["type"] == "missing":
             raise InvalidParameter(f"Missing required field: {field}") from None
-        shown = json.dumps(first["input"], default=str, ensure_ascii=False)[:200]
+        shown = _shown(field, first["input"])
         problem = JSON_WORDS.get(first["type"], first["msg"])
         raise InvalidParameter(
             f"Invalid value for field '{field}': {problem} (given: {shown})"
         ) from None
+
+
+def _shown(field: str, given: object) -> str:
+    """What was given, unless there may be a secret in it."""
+    text = json.dumps(given, default=str, ensure_ascii=False)
+    return "a secret" if SECRET in field or SECRET in text else text[:200]
 
 
 def _check(value: object, depth: int) -> None:

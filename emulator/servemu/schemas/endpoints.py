@@ -1,45 +1,23 @@
-"""Requests of the control plane: create, update config, tags (facts/control_plane §1, §2).
-
-Unknown fields are ignored, as the service's own gateway does; the data plane is the strict one.
-"""
+"""Requests of the control plane: create, update config, tags (facts/control_plane §1, §2)."""
 
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+
+from servemu.schemas.external_models import ExternalModel
+from servemu.schemas.gateway import AiGateway, RateLimit
+from servemu.schemas.telemetry import EmailNotifications, Telemetry
+from servemu.schemas.wire import Int64, NotNegative, Wire
 
 
-def _no_boolean(given: Any) -> Any:
-    if isinstance(given, bool):
-        raise PydanticCustomError("int_type", "Input should be a valid integer")
-    return given
+def _number_as_text(given: object) -> object:
+    is_int = isinstance(given, int) and not isinstance(given, bool)
+    return str(given) if is_int else given
 
 
-Int64 = Annotated[int, BeforeValidator(_no_boolean), Field(le=2**63 - 1)]
-"""May arrive as a JSON string (Go clients, facts/control_plane §2). `true` is not 1."""
-NotNegative = Annotated[Int64, Field(ge=0)]
-
-
-class Wire(BaseModel):
-    """What all bodies share."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, given: Any) -> Any:
-        """As in protobuf's JSON mapping."""
-        if not isinstance(given, dict):
-            return given
-        return {key: value for key, value in given.items() if value is not None}
+EntityVersion = Annotated[str, BeforeValidator(_number_as_text)]
+"""Samples sometimes send a number (facts/control_plane §2.4)."""
+Percentage = Annotated[Int64, Field(ge=0, le=100)]
 
 
 class Tag(Wire):
@@ -54,8 +32,8 @@ class ServedEntityInput(Wire):
 
     name: str | None = None
     entity_name: str | None = None
-    entity_version: str | None = None
-    external_model: dict[str, Any] | None = None
+    entity_version: EntityVersion | None = None
+    external_model: ExternalModel | None = None
     min_provisioned_throughput: Int64 | None = None
     max_provisioned_throughput: Int64 | None = None
     provisioned_model_units: NotNegative | None = None
@@ -76,15 +54,9 @@ class ServedEntityInput(Wire):
         renamed = {"model_name": "entity_name", "model_version": "entity_version"}
         return {renamed.get(key, key): value for key, value in given.items()}
 
-    @field_validator("entity_version", mode="before")
-    @classmethod
-    def _version_may_be_a_number(cls, given: Any) -> Any:
-        is_int = isinstance(given, int) and not isinstance(given, bool)
-        return str(given) if is_int else given
-
 
 class RouteInput(Wire):
-    traffic_percentage: Annotated[Int64, Field(ge=0, le=100)]
+    traffic_percentage: Percentage
     served_entity_name: str | None = None
     served_model_name: str | None = None
 
@@ -97,12 +69,22 @@ class TrafficConfigInput(Wire):
     routes: tuple[RouteInput, ...] = ()
 
 
+class AutoCaptureInput(Wire):
+    """The legacy inference table."""
+
+    catalog_name: str | None = None
+    schema_name: str | None = None
+    table_name_prefix: str | None = None
+    enabled: StrictBool = True
+
+
 class ConfigInput(Wire):
     """`config` of a create, or the whole body of an update. Its `name` is accepted and ignored."""
 
     served_entities: tuple[ServedEntityInput, ...] | None = None
     served_models: tuple[ServedEntityInput, ...] | None = None
     traffic_config: TrafficConfigInput | None = None
+    auto_capture_config: AutoCaptureInput | None = None
 
     @property
     def entities(self) -> tuple[ServedEntityInput, ...]:
@@ -116,10 +98,11 @@ class CreateEndpoint(Wire):
     description: str = Field("", max_length=1000)
     route_optimized: StrictBool = False
     budget_policy_id: str | None = None
-    ai_gateway: dict[str, Any] | None = None
-    email_notifications: dict[str, Any] | None = None
-    rate_limits: tuple[dict[str, Any], ...] | None = None
-    telemetry_config: dict[str, Any] | None = None
+    usage_policy_id: str | None = None
+    ai_gateway: AiGateway | None = None
+    email_notifications: EmailNotifications | None = None
+    rate_limits: tuple[RateLimit, ...] | None = None
+    telemetry_config: Telemetry | None = None
 
 
 class PatchTags(Wire):

@@ -30,3 +30,13 @@ def render_foundation_endpoint(endpoint: FoundationEndpoint) -> dict[str, Any]:
         "endpoint_type": "FOUNDATION_MODEL_API",
         "capabilities": dict(endpoint.capabilities),
     }
+
+
+def render_foundation_model(endpoint: FoundationEndpoint) -> dict[str, Any]:
+    """An item of `serving-endpoints:foundation-models` (facts/control_plane §1.2)."""
+    return {
+        "name": endpoint.name,
+        "task": endpoint.task,
+        "capabilities": dict(endpoint.capabilities),
+        "config": {"served_entities": [{"foundation_model": endpoint.foundation_model()}]},
+    }

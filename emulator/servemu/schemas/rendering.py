@@ -1,8 +1,12 @@
 """What an endpoint looks like on the wire (facts/control_plane §2.1–§2.4, §2.7)."""
 
+from collections.abc import Callable
 from typing import Any
 
+from servemu.lifecycle.kinds import is_external, latest
+from servemu.lifecycle.transitions import is_stopped
 from servemu_state.records import (
+    ConfigUpdate,
     Deployment,
     Endpoint,
     EntityState,
@@ -11,6 +15,11 @@ from servemu_state.records import (
 )
 
 Json = dict[str, Any]
+
+EXTERNAL = ("type", "external_model")
+
+INSIDE = frozenset({"rate_limits", "auto_capture_config", "usage_policy_id"})
+"""Settings that are no field of the endpoint itself: shown elsewhere, or nowhere."""
 
 NOT_ECHOED = frozenset({"burst_scaling_enabled"})
 """Write-only fields (facts/control_plane §2.4)."""
@@ -29,10 +38,10 @@ def render_endpoint(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") ->
         "state": render_state(endpoint),
     }
     if endpoint.active is not None:
-        body["config"] = render_config(endpoint.active)
+        body["config"] = render_config(endpoint, endpoint.active)
     if endpoint.pending is not None:
         started = milliseconds(endpoint.pending.started_at)
-        body["pending_config"] = render_config(endpoint.pending) | {"start_time": started}
+        body["pending_config"] = render_config(endpoint, endpoint.pending) | {"start_time": started}
     body |= {
         "tags": render_tags(endpoint),
         "id": endpoint.id,
@@ -43,7 +52,11 @@ def render_endpoint(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") ->
         "creator_kind": "User",
         "resource_credential_strategy": "EMBEDDED_CREDENTIALS",
     }
-    return body | dict(endpoint.settings)
+    deployment = latest(endpoint)
+    if deployment is not None and is_external(deployment.entities[0]):
+        # The other kinds' values are not known (facts/control_plane §2.1), so they show none.
+        body["endpoint_type"] = "EXTERNAL_MODEL"
+    return body | {key: value for key, value in endpoint.settings.items() if key not in INSIDE}
 
 
 def render_summary(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") -> Json:
@@ -51,11 +64,9 @@ def render_summary(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") -> 
     body = render_endpoint(endpoint, permission_level)
     body.pop("pending_config", None)
     if endpoint.active is not None:
-        entities = endpoint.active.entities
-        body["config"] = {
-            "served_entities": [_identity(entity, "entity") for entity in entities],
-            "served_models": [_identity(entity, "model") for entity in entities],
-        }
+        body["config"] = _named_twice(endpoint.active, _identity)
+    if "usage_policy_id" in endpoint.settings:
+        body["usage_policy_id"] = endpoint.settings["usage_policy_id"]
     return body
 
 
@@ -64,7 +75,7 @@ def render_state(endpoint: Endpoint) -> Json:
     return {
         "ready": "READY" if ready else "NOT_READY",
         "config_update": endpoint.config_update.value,
-        "suspend": "NOT_SUSPENDED",
+        "suspend": "STOPPED" if is_suspended(endpoint) else "NOT_SUSPENDED",
     }
 
 
@@ -74,13 +85,19 @@ def is_ready(endpoint: Endpoint) -> bool:
     return active is not None and all(e.state is EntityState.READY for e in active.entities)
 
 
-def render_config(deployment: Deployment) -> Json:
+def is_suspended(endpoint: Endpoint) -> bool:
+    """Stopped, and not about to start (GUESS: NOT_SUSPENDED from the start on)."""
+    return is_stopped(endpoint) and endpoint.config_update is not ConfigUpdate.IN_PROGRESS
+
+
+def render_config(endpoint: Endpoint, deployment: Deployment) -> Json:
     """Entities under both their names, as every real answer has them (facts/control_plane §2.3)."""
+    auto_capture = endpoint.settings.get("auto_capture_config")
     return {
-        "served_entities": [render_entity(e, "entity") for e in deployment.entities],
-        "served_models": [render_entity(e, "model") for e in deployment.entities],
+        **_named_twice(deployment, render_entity),
         "traffic_config": {"routes": [render_route(route) for route in deployment.routes]},
         "config_version": deployment.config_version,
+        **({} if auto_capture is None else {"auto_capture_config": auto_capture}),
     }
 
 
@@ -123,9 +140,17 @@ def milliseconds(at: float) -> int:
     return int(at) * 1000
 
 
+def _named_twice(deployment: Deployment, render: Callable[[ServedEntity, str], Json]) -> Json:
+    """External models have no mirror: their older form has no place for them (GUESS)."""
+    body: Json = {"served_entities": [render(e, "entity") for e in deployment.entities]}
+    if not is_external(deployment.entities[0]):
+        body["served_models"] = [render(e, "model") for e in deployment.entities]
+    return body
+
+
 def _identity(entity: ServedEntity, word: str) -> Json:
     body: Json = {"name": entity.name}
     if entity.entity_name is not None:
         body[f"{word}_name"] = entity.entity_name
         body[f"{word}_version"] = entity.entity_version
-    return body
+    return body | {key: entity.settings[key] for key in EXTERNAL if key in entity.settings}
