@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ class Running:
 
     pid: int
     port: int
+    lines_at: tuple[float, ...]
+    """When each line up to the ready line came, `time.perf_counter` seconds."""
 
 
 def servemu_up(*flags: str) -> list[str]:
@@ -52,10 +55,13 @@ def running(command: Sequence[str], env: Mapping[str, str] | None = None) -> Ite
     )
     assert process.stdin is not None and process.stdout is not None
     try:
-        ready = process.stdout.readline().strip()
-        if not ready:
-            raise RuntimeError(f"{command} did not start: exit code {process.wait()}")
-        yield Running(process.pid, int(ready.rpartition(":")[2]))
+        line, lines_at = "", []
+        while not line.startswith("servemu ready"):
+            line = process.stdout.readline().strip()
+            lines_at.append(time.perf_counter())
+            if not line:
+                raise RuntimeError(f"{command} did not start: exit code {process.wait()}")
+        yield Running(process.pid, int(line.rpartition(":")[2]), tuple(lines_at))
     finally:
         process.stdin.close()  # a module of this folder stops at the end of its input
         _stop(process)
