@@ -3,17 +3,21 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+CLIENTS ?= .venv-clients
 STORE  ?= $(HOME)/.cache/servemu/models
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
           $$(.ci/uv-flags $(BIN)/python) --constraint constraints.txt
 
-.PHONY: run test lint format bench weights clean
+.PHONY: run test test-clients lint format bench weights clean
 
 run: $(VENV)/.run weights            ## set everything up and serve on 8484
 	$(BIN)/servemu up --model-store $(STORE)
 
 test: $(VENV)/.dev weights           ## set everything up and run all tests
 	SERVEMU_MODEL_STORE=$(STORE) $(BIN)/python -m pytest -q
+
+test-clients: $(CLIENTS)/.installed  ## mlflow, litellm, LangChain and DatabricksOpenAI, unmodified
+	$(CLIENTS)/bin/python -m pytest -q tests/heavy_clients
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -46,5 +50,12 @@ $(VENV)/.dev: $(VENV)/.run
 	$(INSTALL) --editable '.[models]' --group dev
 	@touch $@
 
+$(CLIENTS)/.installed: $(VENV)/.uv pyproject.toml constraints-clients.txt
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(CLIENTS)
+	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python \
+	  $$(.ci/uv-flags $(BIN)/python) --constraint constraints-clients.txt \
+	  --editable . --group clients
+	@touch $@
+
 clean:
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
