@@ -4,10 +4,11 @@ from typing import Any
 
 from servemu.auth import ROUTE_OPTIMIZED
 from servemu.errors import InvalidParameter
+from servemu.lifecycle.kinds import is_external, is_provisioned
 from servemu.lifecycle.transitions import Config
 from servemu.schemas.oauth import authorization_details
 from servemu.schemas.rendering import is_ready
-from servemu_state.records import Endpoint, ServedEntity
+from servemu_state.records import Endpoint
 
 
 def check_config(config: Config) -> None:
@@ -17,7 +18,7 @@ def check_config(config: Config) -> None:
     text). Raises `InvalidParameter`.
     """
     for entity in config.entities:
-        if _is_provisioned(entity) or "external_model" in entity.settings:
+        if is_provisioned(entity) or is_external(entity):
             raise InvalidParameter(
                 f"Served entity {entity.entity_name or entity.name} cannot be route-optimized: "
                 "route optimization is for custom models, not for foundation models or external "
@@ -40,11 +41,3 @@ def render_query_info(endpoint: Endpoint, host: str) -> dict[str, Any]:
         "endpoint_url": url,
         "data_plane_info": {"query_info": {"endpoint_url": url, "authorization_details": details}},
     }
-
-
-def _is_provisioned(entity: ServedEntity) -> bool:
-    return (
-        entity.max_provisioned_throughput is not None
-        or entity.min_provisioned_throughput is not None
-        or "provisioned_model_units" in entity.settings
-    )

@@ -278,3 +278,20 @@ def test_foundation_models_cannot_be_route_optimized(
             message,
         )
     assert workspace.get(f"{B}/llama").status_code == 404
+
+
+def test_external_models_cannot_be_route_optimized(workspace: httpx.Client) -> None:
+    external = {
+        "name": "gpt-4o",
+        "provider": "openai",
+        "task": "llm/v1/chat",
+        "openai_config": {"openai_api_key": "{{secrets/a/b}}"},
+    }
+    config = {"served_entities": [{"external_model": external}]}
+    body = {"name": "gpt", "config": config, "route_optimized": True}
+    refused = workspace.post(B, json=body)
+    assert (refused.status_code, refused.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert refused.json()["message"].startswith(
+        "Served entity gpt-4o cannot be route-optimized: route optimization is for custom models"
+    )
+    assert workspace.post(B, json={**body, "route_optimized": False}).status_code == 200
