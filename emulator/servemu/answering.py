@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from servemu.clock import Clock
 from servemu.errors import EndpointNotReady, ModelServerUnavailable, RequestTimedOut
+from servemu.metering import Exchange, admitted, exchange_of
 from servemu.schemas.answers import Answer, Asked
 from servemu.schemas.chat import CHAT, ChatRequest
 from servemu.schemas.completions import COMPLETIONS, CompletionsRequest
@@ -20,7 +21,6 @@ from servemu.schemas.decoding import decode, refuse
 from servemu.schemas.embeddings import EmbeddingsRequest
 from servemu.serving import Served, world_of
 from servemu.sse import Delivery, Wire, attended, delivery_for
-from servemu.throughput import admission
 from servemu_engine.base import Chunk, Engine, GenerateRequest, Generation, PreparedRequest
 from servemu_engine.errors import EngineStopped, InvalidPrompt, PromptTooLong
 
@@ -39,6 +39,7 @@ class Job:
     stream: bool
     deadline: float
     """Monotonic seconds."""
+    exchange: Exchange
     truncate: bool = False
     """When the time is over, the texts end where they are."""
 
@@ -79,7 +80,8 @@ def _chat(request: Request, served: Served, wanted: ChatRequest) -> Response:
         CHAT, served.model, int(world.clock.now()), prepared.num_prompt_tokens, n=wanted.n
     )
     deadline = world.clock.monotonic() + world.settings.request_timeout
-    job = Job(served, engine, (prepared,), asked, wanted.stream, deadline)
+    exchange = exchange_of(request)
+    job = Job(served, engine, (prepared,), asked, wanted.stream, deadline, exchange)
     return GeneratedResponse(job, world.clock)
 
 
@@ -100,7 +102,8 @@ def _completions(request: Request, served: Served, wanted: CompletionsRequest) -
     )
     deadline = world.clock.monotonic() + world.settings.request_timeout
     truncate = wanted.error_behavior == "truncate"
-    job = Job(served, engine, prepared, asked, wanted.stream, deadline, truncate)
+    exchange = exchange_of(request)
+    job = Job(served, engine, prepared, asked, wanted.stream, deadline, exchange, truncate)
     return GeneratedResponse(job, world.clock)
 
 
@@ -114,7 +117,7 @@ async def _embeddings(request: Request, served: Served, wanted: EmbeddingsReques
         raise refuse(str(error)) from error
 
     async def embed() -> Sequence[Sequence[float]]:
-        async with admission.enter(served, prepared.num_prompt_tokens):
+        async with admitted(exchange_of(request), served, prepared.num_prompt_tokens):
             return await embedder.embed(prepared)
 
     world = world_of(request)
@@ -157,7 +160,7 @@ class GeneratedResponse(Response):
 async def _generate(job: Job, delivery: Delivery) -> None:
     budget = job.served.budget
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(admission.enter(job.served, job.asked.prompt_tokens))
+        await stack.enter_async_context(admitted(job.exchange, job.served, job.asked.prompt_tokens))
         running = [
             await stack.enter_async_context(job.engine.submit(prepared))
             for prepared in job.prepared
@@ -165,6 +168,7 @@ async def _generate(job: Job, delivery: Delivery) -> None:
         pieces = await stack.enter_async_context(aclosing(interleaved(running)))
         async for source, chunk in pieces:
             await budget.take(chunk.num_tokens)
+            job.exchange.tokens_out += chunk.num_tokens
             await delivery.take(source, chunk)
     await delivery.end()
 

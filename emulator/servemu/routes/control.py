@@ -105,6 +105,14 @@ async def models(request: Request) -> Response:
     return json_response({"models": shown})
 
 
+async def openapi(request: Request) -> Response:
+    """Of all routes: the emulated ones and these."""
+    from servemu.openapi.emulator import document  # a hundred schemas that no start waits for
+
+    host = str(request.base_url).rstrip("/")
+    return json_response(document(request.app.routes, host))
+
+
 def render_stored(model: StoredModel) -> dict[str, Any]:
     return {
         "path": str(model.path),

@@ -7,8 +7,9 @@ from starlette.responses import Response
 
 from servemu import answering
 from servemu.errors import PayloadTooLarge
+from servemu.metering import route
 from servemu.schemas.decoding import parse
-from servemu.serving import caller_of, world_of
+from servemu.serving import world_of
 
 DRAIN = 8
 """A body up to this many times the limit is read to its end, so that its sender sees the 413."""
@@ -25,9 +26,7 @@ async def invoke(request: Request) -> Response:
 async def _invoke(request: Request) -> Response:
     body = await read_body(request)
     path = request.path_params
-    served = await world_of(request).router.route(
-        caller_of(request), path["name"], path.get("entity")
-    )
+    served = await route(request, path["name"], path.get("entity"))
     return await answering.answer(request, served, parse(body))
 
 

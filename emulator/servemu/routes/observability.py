@@ -69,7 +69,7 @@ async def metrics(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """Also of pay-per-token endpoints (DOC)."""
-    from servemu.openapi.endpoint import ServedModel, document
+    from servemu.openapi.endpoint import ServedModel, document  # schemas no start waits for
 
     world, name = world_of(request), request.path_params["name"]
     host = str(request.base_url).rstrip("/")

@@ -4,9 +4,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from servemu import answering
+from servemu.metering import route
 from servemu.routes.invocations import or_client_left, read_body
 from servemu.schemas.decoding import parse, refuse
-from servemu.serving import Task, caller_of, world_of
+from servemu.serving import Task
 
 
 async def chat_completions(request: Request) -> Response:
@@ -29,7 +30,7 @@ async def _answer(request: Request, task: Task) -> Response:
     model = value.get("model")
     if not isinstance(model, str) or not model:
         raise refuse("model must be the name of a serving endpoint")
-    served = await world_of(request).router.route(caller_of(request), model)
+    served = await route(request, model)
     if served.task != task:
         answering.decode_by_task(served, value)
         raise refuse(f'endpoint "{model}" serves {served.task}, not {task}')

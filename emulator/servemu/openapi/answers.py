@@ -1,0 +1,97 @@
+"""What the data plane answers, described (facts/data_plane §3). Nothing is parsed with these."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class Described(BaseModel):
+    """A JSON object; more fields may follow."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+
+class Usage(Described):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TopLogprob(Described):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Described):
+    content: list[TokenLogprob]
+
+
+class AssistantMessage(Described):
+    role: Literal["assistant"]
+    content: str | None
+
+
+class ChatChoice(Described):
+    index: int
+    message: AssistantMessage
+    finish_reason: FinishReason
+    logprobs: Logprobs | None
+
+
+class ChatAnswer(Described):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class CompletionChoice(Described):
+    index: int
+    text: str
+    finish_reason: FinishReason
+    logprobs: None
+
+
+class CompletionsAnswer(Described):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+
+
+class Embedding(Described):
+    index: int
+    object: Literal["embedding"]
+    embedding: list[float] | str
+    """A string: little-endian float32 in base64."""
+
+
+class EmbeddingsUsage(Described):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(Described):
+    object: Literal["list"]
+    model: str
+    data: list[Embedding]
+    usage: EmbeddingsUsage
+
+
+class Error(Described):
+    """Any failure (facts/control_plane §4, facts/data_plane §5)."""
+
+    error_code: str | int
+    message: str
+    details: list[dict[str, object]] | None = None

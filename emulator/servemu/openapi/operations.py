@@ -1,0 +1,126 @@
+"""What each route takes and answers: one row a route, by method and path.
+
+A route without a row is in the document as well, with a JSON object for a body and an answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from servemu.openapi import resources
+from servemu.openapi.answers import ChatAnswer, CompletionsAnswer, EmbeddingsAnswer, Error
+from servemu.schemas.chat import ChatRequest
+from servemu.schemas.completions import CompletionsRequest
+from servemu.schemas.control import Advance
+from servemu.schemas.embeddings import EmbeddingsRequest
+from servemu.schemas.endpoints import ConfigInput, CreateEndpoint, PatchTags
+from servemu.schemas.faults import Effect, Rule
+from servemu.schemas.gateway import AiGateway, PutRateLimits
+from servemu.schemas.permissions import AccessControlList
+from servemu.schemas.provisioned_throughput import CreatePtEndpoint, UpdatePtConfig
+from servemu.schemas.telemetry import PatchNotifications, PatchTelemetry
+
+Schema = type[BaseModel]
+JSON = "application/json"
+TEXT = "text/plain"
+FORM = "application/x-www-form-urlencoded"
+SSE = "text/event-stream"
+
+
+class RuleInput(Rule):
+    """A rule as it is added: `preset` brings what is not given."""
+
+    effect: Effect | None = None  # type: ignore[assignment]
+
+
+class TokenRequest(BaseModel):
+    """RFC 6749; the client may also identify itself by Basic authentication."""
+
+    grant_type: str
+    scope: str | None = None
+    assertion: str | None = None
+    authorization_details: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`answers` and `takes`: any of these schemas. None of `answers`: text."""
+
+    answers: tuple[Schema, ...] = ()
+    takes: tuple[Schema, ...] = ()
+    media_type: str = JSON
+    """Of the body that is taken."""
+    answer_type: str = JSON
+    query: tuple[str, ...] = ()
+    """Names of whole numbers that may be given."""
+    error: Schema = Error
+    streams: bool = False
+
+
+ENDPOINTS = "/api/2.0/serving-endpoints"
+ENDPOINT = f"{ENDPOINTS}/{{name}}"
+ENTITY = f"{ENDPOINT}/served-models/{{entity}}"
+PERMISSIONS = "/api/2.0/permissions/serving-endpoints/{id}"
+DATA = "/serving-endpoints"
+EMULATOR = "/_emulator"
+
+BY_TASK = Operation(
+    answers=(ChatAnswer, CompletionsAnswer, EmbeddingsAnswer),
+    takes=(ChatRequest, CompletionsRequest, EmbeddingsRequest),
+    streams=True,
+)
+ENDPOINT_SHOWN = Operation((resources.Endpoint,))
+
+OPERATIONS: Mapping[str, Operation] = {
+    f"GET {ENDPOINTS}": Operation((resources.Endpoints,)),
+    f"POST {ENDPOINTS}": Operation((resources.Endpoint,), (CreateEndpoint,)),
+    f"GET {ENDPOINTS}:foundation-models": Operation((resources.FoundationModels,)),
+    f"POST {ENDPOINTS}/pt": Operation((resources.Endpoint,), (CreatePtEndpoint,)),
+    f"PUT {ENDPOINTS}/pt/{{name}}/config": Operation((resources.Endpoint,), (UpdatePtConfig,)),
+    f"GET {ENDPOINTS}/get-model-optimization-info/{{model}}/{{version}}": Operation(
+        (resources.OptimizationInfo,)
+    ),
+    f"GET {ENDPOINT}": ENDPOINT_SHOWN,
+    f"DELETE {ENDPOINT}": Operation((resources.Empty,)),
+    f"PUT {ENDPOINT}/config": Operation((resources.Endpoint,), (ConfigInput,)),
+    f"POST {ENDPOINT}/config:stop": ENDPOINT_SHOWN,
+    f"POST {ENDPOINT}/config:start": ENDPOINT_SHOWN,
+    f"PATCH {ENDPOINT}/tags": Operation((resources.Tags,), (PatchTags,)),
+    f"PUT {ENDPOINT}/rate-limits": Operation((resources.RateLimits,), (PutRateLimits,)),
+    f"PUT {ENDPOINT}/ai-gateway": Operation((AiGateway,), (AiGateway,)),
+    f"PATCH {ENDPOINT}/notifications": Operation((resources.Notifications,), (PatchNotifications,)),
+    f"PATCH {ENDPOINT}/telemetry-config": Operation((resources.Endpoint,), (PatchTelemetry,)),
+    f"GET {ENDPOINT}/events": Operation((resources.Events,), query=("limit",)),
+    f"GET {ENDPOINT}/metrics": Operation(answer_type=TEXT),
+    f"GET {ENDPOINT}/openapi": Operation(),
+    f"GET {ENTITY}/logs": Operation((resources.Logs,), query=("config_version",)),
+    f"GET {ENTITY}/build-logs": Operation((resources.Logs,), query=("config_version",)),
+    f"GET {PERMISSIONS}": Operation((resources.Permissions,)),
+    f"PUT {PERMISSIONS}": Operation((resources.Permissions,), (AccessControlList,)),
+    f"PATCH {PERMISSIONS}": Operation((resources.Permissions,), (AccessControlList,)),
+    f"GET {PERMISSIONS}/permissionLevels": Operation((resources.PermissionLevels,)),
+    f"POST {DATA}/chat/completions": Operation((ChatAnswer,), (ChatRequest,), streams=True),
+    f"POST {DATA}/completions": Operation(
+        (CompletionsAnswer,), (CompletionsRequest,), streams=True
+    ),
+    f"POST {DATA}/embeddings": Operation((EmbeddingsAnswer,), (EmbeddingsRequest,)),
+    f"POST {DATA}/{{name}}/invocations": BY_TASK,
+    f"POST {DATA}/{{name}}/served-models/{{entity}}/invocations": BY_TASK,
+    f"POST /route-optimized/{{id}}{DATA}/{{name}}/invocations": BY_TASK,
+    "POST /oidc/v1/token": Operation(
+        (resources.Token,), (TokenRequest,), FORM, error=resources.OAuthError
+    ),
+    f"GET {EMULATOR}/health": Operation((resources.Health,)),
+    f"GET {EMULATOR}/faults": Operation((resources.FaultRules,)),
+    f"POST {EMULATOR}/faults": Operation((resources.FaultRule,), (RuleInput,)),
+    f"DELETE {EMULATOR}/faults": Operation((resources.Empty,)),
+    f"GET {EMULATOR}/faults/{{id}}": Operation((resources.FaultRule,)),
+    f"DELETE {EMULATOR}/faults/{{id}}": Operation((resources.Empty,)),
+    f"GET {EMULATOR}/presets": Operation((resources.Presets,)),
+    f"GET {EMULATOR}/clock": Operation((resources.Time,)),
+    f"POST {EMULATOR}/clock/advance": Operation((resources.Time,), (Advance,)),
+    f"GET {EMULATOR}/models": Operation((resources.Models,)),
+}
