@@ -1,10 +1,10 @@
 """JSON answers, and what an exception looks like on the wire."""
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,8 +18,7 @@ def json_response(
     content: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Compact JSON, as the real service sends it."""
-    body = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return Response(body, status, headers, media_type="application/json")
+    return Response(to_json(content), status, headers, media_type="application/json")
 
 
 def error_response(error: ApiError, request_id: str) -> Response:

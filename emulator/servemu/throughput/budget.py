@@ -65,6 +65,11 @@ class TokenBudget:
             self.paid += tokens
             return
         arrived = self._clock.monotonic()
+        due = max(arrived - self._burst, self._paid_until) + tokens / self._rate
+        if due <= arrived and not len(self._line):
+            self._paid_until = due
+            self.paid += tokens
+            return
         async with self._line.turn(tokens):
             await self._pay(tokens, arrived)
 
