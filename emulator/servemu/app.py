@@ -17,6 +17,7 @@ from servemu.responses import UnexpectedErrors, on_api_error
 from servemu.routes import (
     control,
     endpoints,
+    external_functions,
     foundation,
     gateway,
     identity,
@@ -66,6 +67,7 @@ ROUTES = [
     Route(API + "/{name}/ai-gateway", gateway.put_ai_gateway, methods=["PUT"]),
     Route(API + "/{name}/notifications", telemetry.patch_notifications, methods=["PATCH"]),
     Route(API + "/{name}/telemetry-config", telemetry.patch_telemetry_config, methods=["PATCH"]),
+    Route("/api/2.0/external-function", external_functions.call_function, methods=["POST"]),
     Route(PERMISSIONS, permissions.get, methods=["GET"]),
     Route(PERMISSIONS, permissions.put, methods=["PUT"]),
     Route(PERMISSIONS, permissions.patch, methods=["PATCH"]),

@@ -3,13 +3,22 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+
+class Connection(BaseModel):
+    """A Unity Catalog connection, for `external-function`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(pattern=r"^https?://[^/]+", description="With scheme, port and base path.")
+    bearer_token: SecretStr | None = None
 
 
 class Settings(BaseSettings):
@@ -56,6 +65,12 @@ class Settings(BaseSettings):
     )
     throughput_scale: float = Field(
         1.0, gt=0, le=1, description="Shrinks every token budget, for slow machines."
+    )
+    connections: dict[str, Connection] = Field(
+        default_factory=dict, description="What external-function may call, by name."
+    )
+    external_function_hosts: tuple[str, ...] = Field(
+        (), description="Globs of hosts it may call besides this machine."
     )
     catalog: dict[str, Any] = Field(
         default_factory=dict, description="Your own families and models, or other values for ours."

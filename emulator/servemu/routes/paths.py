@@ -12,6 +12,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from servemu.errors import PathNotFound
 from servemu.responses import error_response
 
+KNOWN_ABSENT = {
+    "/api/ai-gateway/": "servemu does not emulate the Unity AI Gateway; the real 404 sends clients "
+    "to /serving-endpoints.",
+    "/api/2.1/unity-catalog/model-services": "servemu does not emulate the model services of the "
+    "Unity AI Gateway; GET /api/2.0/serving-endpoints:foundation-models lists what is there.",
+}
+"""Paths that clients probe, and do without (facts/control_plane §1.2)."""
+
 
 class Slashes:
     """MLflow asks for `…/serving-endpoints/`, the SDKs do not (facts/control_plane §1.1)."""
@@ -36,6 +44,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 def explain(path: str, routes: Sequence[BaseRoute]) -> str:
     """For people: not emulated, and which routes are near."""
+    for prefix, why in KNOWN_ABSENT.items():
+        if path.startswith(prefix):
+            return why
     known: dict[str, set[str]] = {}
     for route in routes:
         if isinstance(route, Route):
