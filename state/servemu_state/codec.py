@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from json import JSONDecoder, JSONEncoder
 from typing import Any
 
@@ -26,6 +27,7 @@ def encode_entities(entities: tuple[ServedEntity, ...]) -> str:
     return encode([{name: getattr(entity, name) for name in _ENTITY_FIELDS} for entity in entities])
 
 
+@lru_cache(maxsize=16384)  # most reads find what was there before, and records never change
 def decode_entities(text: str) -> tuple[ServedEntity, ...]:
     """The reverse of `encode_entities`; a field newer than the row takes its default."""
     return tuple(

@@ -30,19 +30,35 @@ def render_endpoint(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") ->
 
     `permission_level` is the caller's; who may change an endpoint can manage it.
     """
+    configs: Json = {}
+    if endpoint.active is not None:
+        configs["config"] = render_config(endpoint, endpoint.active)
+    if endpoint.pending is not None:
+        started = milliseconds(endpoint.pending.started_at)
+        pending = render_config(endpoint, endpoint.pending)
+        configs["pending_config"] = pending | {"start_time": started}
+    return _render(endpoint, permission_level, configs)
+
+
+def render_summary(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") -> Json:
+    """A list item: the config is only a summary of its entities (facts/control_plane §2.2)."""
+    active = endpoint.active
+    configs = {} if active is None else {"config": _named_twice(active, _identity)}
+    body = _render(endpoint, permission_level, configs)
+    if "usage_policy_id" in endpoint.settings:
+        body["usage_policy_id"] = endpoint.settings["usage_policy_id"]
+    return body
+
+
+def _render(endpoint: Endpoint, permission_level: str, configs: Json) -> Json:
+    """What both have in common, around the configs of either."""
     body: Json = {
         "name": endpoint.name,
         "creator": endpoint.creator,
         "creation_timestamp": milliseconds(endpoint.created_at),
         "last_updated_timestamp": milliseconds(endpoint.updated_at),
         "state": render_state(endpoint),
-    }
-    if endpoint.active is not None:
-        body["config"] = render_config(endpoint, endpoint.active)
-    if endpoint.pending is not None:
-        started = milliseconds(endpoint.pending.started_at)
-        body["pending_config"] = render_config(endpoint, endpoint.pending) | {"start_time": started}
-    body |= {
+        **configs,
         "tags": render_tags(endpoint),
         "id": endpoint.id,
         "permission_level": permission_level,
@@ -57,17 +73,6 @@ def render_endpoint(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") ->
         # The other kinds' values are not known (facts/control_plane §2.1), so they show none.
         body["endpoint_type"] = "EXTERNAL_MODEL"
     return body | {key: value for key, value in endpoint.settings.items() if key not in INSIDE}
-
-
-def render_summary(endpoint: Endpoint, permission_level: str = "CAN_MANAGE") -> Json:
-    """A list item: the config is only a summary of its entities (facts/control_plane §2.2)."""
-    body = render_endpoint(endpoint, permission_level)
-    body.pop("pending_config", None)
-    if endpoint.active is not None:
-        body["config"] = _named_twice(endpoint.active, _identity)
-    if "usage_policy_id" in endpoint.settings:
-        body["usage_policy_id"] = endpoint.settings["usage_policy_id"]
-    return body
 
 
 def render_state(endpoint: Endpoint) -> Json:
