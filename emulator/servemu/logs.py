@@ -49,7 +49,7 @@ def service_log(
         for event, text in own
         if not text.startswith(IMAGE)
     ]
-    if counts is not None:
+    if counts is not None and counts.statuses:
         lines.append(_line(container, counts.last_at, _requests(counts)))
     return "".join(lines)
 

@@ -92,13 +92,29 @@ class Exchange:
 
     clock: Clock
     arrived: float
-    served: Served | None = None
-    """Who answers: until it is known there is nobody to count it for."""
+    meter: "Meter | None" = None
+    """None: nobody counts it."""
+    workspace: str = ""
+    counts: Counts | None = None
+    """Of who answers: until that is known there is nobody to count it for. Kept from then on, so
+    that what an endpoint of the same name does later is not mixed with it."""
     status: int | None = None
     tokens_in: int = 0
     tokens_out: int = 0
     queued_at: float | None = None
     admitted_at: float | None = None
+
+    def served_by(self, served: Served) -> None:
+        """Who answers is known."""
+        if self.meter is not None:
+            self.workspace = served.workspace
+            self.counts = self.meter.counts_of(served)
+
+    def end(self) -> None:
+        """It is over; only the first time counts."""
+        if self.meter is not None:
+            self.meter.count(self)
+            self.meter = None
 
 
 class Meter:
@@ -117,14 +133,17 @@ class Meter:
         """The endpoint is gone; another of its name starts at zero."""
         self._counts.pop((workspace, endpoint), None)
 
+    def counts_of(self, served: Served) -> Counts:
+        """Those of one served entity, at zero if it is new."""
+        entities = self._counts.setdefault((served.workspace, served.endpoint), {})
+        return entities.setdefault(served.entity, Counts())
+
     def count(self, exchange: Exchange) -> None:
         """The exchange is over. Without an entity or an answer there is nothing to count."""
-        served, status = exchange.served, exchange.status
-        if served is None or status is None:
+        counts, status = exchange.counts, exchange.status
+        if counts is None or status is None:
             return
-        entities = self._counts.setdefault((served.workspace, served.endpoint), {})
-        counts = entities.setdefault(served.entity, Counts())
-        now = self._now(served.workspace)
+        now = self._now(exchange.workspace)
         counts.last_at = now
         counts.statuses[status] += 1
         counts.tokens_in += exchange.tokens_in
@@ -157,18 +176,20 @@ class Metering:
         if scope["type"] != "http" or not scope["path"].startswith(DATA_PLANE):
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(self._clock, self._clock.monotonic())
+        exchange = Exchange(self._clock, self._clock.monotonic(), self._meter)
         scope["exchange"] = exchange
 
         async def watch(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
+            elif not message.get("more_body", False):
+                exchange.end()  # whoever has seen the end of the answer finds it counted
             await send(message)
 
         try:
             await self._app(scope, receive, watch)
         finally:
-            self._meter.count(exchange)
+            exchange.end()
 
 
 def exchange_of(request: Request) -> Exchange:
@@ -184,7 +205,7 @@ async def route(request: Request, endpoint: str, entity: str | None = None) -> S
     Raises what `Router.route` raises.
     """
     served = await world_of(request).router.route(caller_of(request), endpoint, entity)
-    exchange_of(request).served = served
+    exchange_of(request).served_by(served)
     return served
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from servemu.openapi.answers import Error
-from servemu.openapi.operations import SSE, Operation
+from servemu.openapi.operations import SSE, TEXT, Operation
 
 Json = dict[str, Any]
 
@@ -34,13 +34,11 @@ def operation_object(operation: Operation, summary: str, has_body: bool) -> Json
 
 def responses(operation: Operation) -> Json:
     """200, and the failures: every 4xx and the 503 of a model server that is gone."""
-    text = {"type": "string"}
-    is_text = operation.answer_type == "text/plain"
-    content: Json = {
-        operation.answer_type: {"schema": text if is_text else any_of(operation.answers)}
-    }
+    is_text = operation.answer_type == TEXT
+    schema = {"type": "string"} if is_text else any_of(operation.answers)
+    content: Json = {operation.answer_type: {"schema": schema}}
     if operation.streams:
-        content[SSE] = {"schema": text}
+        content[SSE] = {}  # 3.1 has no word for the schema of an event
     failed = {"application/json": {"schema": any_of((operation.error,))}}
     return {
         "200": {"description": "OK", "content": content},

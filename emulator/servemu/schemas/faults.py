@@ -11,8 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 Operation = Literal["serving-endpoints.create", "serving-endpoints.update_config"]
 Phase = Literal["lifecycle"]
-Duration = Annotated[timedelta, Field(gt=timedelta(0))]
+Duration = Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=36500))]
 """ISO 8601 (`PT29M`) or a number of seconds."""
+
+
+def iso(duration: timedelta | None) -> str | None:
+    """In seconds, and never with an exponent: that could not be read again."""
+    if duration is None:
+        return None
+    seconds = f"{duration.total_seconds():.6f}".rstrip("0").rstrip(".")
+    return f"PT{seconds}S"
 
 
 GLOB = r"^([a-zA-Z0-9_*?-]|\[!?[a-zA-Z0-9_-]+\])+$"
@@ -52,7 +60,7 @@ class NoCapacity(Strict):
 
     @field_serializer("after")
     def _iso(self, after: timedelta | None) -> str | None:
-        return None if after is None else f"PT{after.total_seconds():g}S"
+        return iso(after)
 
 
 Effect = NoCapacity
@@ -72,4 +80,4 @@ class Rule(Strict):
 
     @field_serializer("expires_in")
     def _iso(self, expires_in: timedelta | None) -> str | None:
-        return None if expires_in is None else f"PT{expires_in.total_seconds():g}S"
+        return iso(expires_in)
