@@ -10,9 +10,9 @@ from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import TrafficRouter
 from servemu.lifecycle.timeline import Timeline
-from servemu.oauth import AccessTokens
 from servemu.machine import Machine
 from servemu.metering import Meter
+from servemu.oauth import AccessTokens
 from servemu.residents import Build, Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces

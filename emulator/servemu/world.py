@@ -11,9 +11,9 @@ from servemu.faults.ledger import Faults
 from servemu.lifecycle.deployments import Call, Deployments
 from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import TrafficRouter
-from servemu.oauth import AccessTokens
 from servemu.machine import Machine
 from servemu.metering import Meter
+from servemu.oauth import AccessTokens
 from servemu.residents import Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces

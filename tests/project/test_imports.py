@@ -22,6 +22,7 @@ def test_emulator_without_models_loads_neither_torch_nor_transformers_nor_alembi
     loaded = loaded_by("servemu.app", "servemu.wiring", "servemu.cli", "servemu.testing")
     assert {"servemu.app", "starlette", "sqlalchemy"} <= loaded
     assert not loaded & {"torch", "transformers", "accelerate", "alembic", "numpy", "openai"}
+    assert not loaded & {"prometheus_client", "servemu.openapi"}
 
 
 @pytest.mark.parametrize("package", ["servemu", "servemu_state", "servemu_engine"])
