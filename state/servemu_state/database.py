@@ -30,7 +30,7 @@ class Database:
     def __init__(self, db: Engine, where: str) -> None:
         self._db = db
         self._where = where
-        self._kept = db.connect() if db.dialect.name == "sqlite" else None
+        self._kept = sqlite.connect(db) if db.dialect.name == "sqlite" else None
         self._lock = RLock()
 
     def read(self) -> AbstractContextManager[Connection]:
@@ -60,7 +60,7 @@ class Database:
                 with self._db.execution_options(**options).begin() as pooled:
                     yield pooled
             else:
-                with self._lock, conn.begin(), sqlite.begun(conn, writing=writing):
+                with self._lock, sqlite.begun(conn, writing=writing):
                     yield conn
 
 

@@ -38,6 +38,11 @@ def listen(db: Engine) -> None:
     event.listen(db, "connect", _set_up)
 
 
+def connect(db: Engine) -> Connection:
+    """A connection whose transactions are those of `begun`, and none of SQLAlchemy's."""
+    return db.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
 def check_file(where: str, path: Path) -> None:
     """Raises DatabaseUnavailable or DatabaseCorrupt for what must not be opened; changes nothing.
 
@@ -76,21 +81,23 @@ def check_pages(where: str, conn: Connection) -> None:
 
 @contextmanager
 def begun(conn: Connection, *, writing: bool) -> Iterator[None]:
-    """Really begins the transaction that SQLAlchemy believes to have begun on `conn`.
+    """A transaction of SQLite's own, committed at the end, or rolled back on any exception.
 
-    Called by hand: a "begin" listener would make every statement dispatch events (100 µs each).
+    By hand: SQLAlchemy's begins nothing at the driver, and takes longer than a short read does.
     """
     connection = _driver_connection(conn)
-    if writing:
-        # At once, not at the first write: a later upgrade of the lock can fail in mid-transaction.
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-    else:
-        connection.execute("BEGIN")
-        changes = connection.total_changes
+    assert not connection.in_transaction, "a transaction within a transaction"
+    # At once, not at the first write: a later upgrade of the lock can fail in mid-transaction.
+    connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+    changes = connection.total_changes
+    try:
         yield
         # `PRAGMA query_only` would say so too, but setting it unprepares all statements (170 µs).
-        assert connection.total_changes == changes, "a write in a reading transaction"
+        assert writing or connection.total_changes == changes, "a write in a reading transaction"
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()  # nothing, where SQLite has done so itself (a full disk)
+        raise
 
 
 @contextmanager
