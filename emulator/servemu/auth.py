@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servemu.errors import ApiError, CredentialInvalid, CredentialMissing
@@ -102,9 +102,12 @@ class Identity:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["x-databricks-org-id"] = org_id(scope["principal"].workspace)
+                workspace = scope["principal"].workspace
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-databricks-org-id", org_id(workspace).encode()),
+                ]
             await send(message)
 
         app = self._app if refusal is None else error_response(refusal, request_id)

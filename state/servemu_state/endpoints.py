@@ -1,10 +1,21 @@
 """Endpoints with their deployments. Every function runs in the caller's transaction."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, FromClause, Select, and_, bindparam, exists, literal, select
+from sqlalchemy import (
+    Connection,
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 from . import models
@@ -47,6 +58,7 @@ _IS_DUE = exists().where(
     _DEPLOYMENTS.c.endpoint_id == _TABLE.c.id, _DEPLOYMENTS.c.due_at.is_not(None)
 )
 _LIST_DUE = _joined().where(_IS_DUE).order_by(_TABLE.c.workspace, *_BY_CREATION)
+_COUNT = select(func.count()).select_from(_TABLE).where(_IN_WORKSPACE)
 _INSERT = _TABLE.insert()
 _UPDATE = _TABLE.update().where(_WITH_ID)
 _DELETE = _TABLE.delete().where(_WITH_ID)
@@ -61,23 +73,28 @@ _DELETE_DEPLOYMENTS = _DEPLOYMENTS.delete().where(
 def get(conn: Connection, workspace: str, name: str) -> Endpoint | None:
     """The endpoint of this name, or None."""
     row = conn.execute(_GET, {"in_workspace": workspace, "named": name}).first()
-    return None if row is None else _endpoint(row)
+    return None if row is None else _endpoint(tuple(row))
 
 
 def get_by_id(conn: Connection, workspace: str, id: str) -> Endpoint | None:
     """The endpoint with this id in this workspace, or None."""
     row = conn.execute(_GET_BY_ID, {"in_workspace": workspace, "with_id": id}).first()
-    return None if row is None else _endpoint(row)
+    return None if row is None else _endpoint(tuple(row))
 
 
 def list_all(conn: Connection, workspace: str) -> list[Endpoint]:
     """The workspace's endpoints, by creation, then name."""
-    return [_endpoint(row) for row in conn.execute(_LIST_ALL, {"in_workspace": workspace})]
+    return [_endpoint(tuple(row)) for row in conn.execute(_LIST_ALL, {"in_workspace": workspace})]
+
+
+def count(conn: Connection, workspace: str) -> int:
+    """How many endpoints the workspace has."""
+    return int(conn.execute(_COUNT, {"in_workspace": workspace}).scalar_one())
 
 
 def list_due(conn: Connection) -> list[Endpoint]:
     """The endpoints of all workspaces with a deployment that is due for something: to resume."""
-    return [_endpoint(row) for row in conn.execute(_LIST_DUE)]
+    return [_endpoint(tuple(row)) for row in conn.execute(_LIST_DUE)]
 
 
 def insert(conn: Connection, endpoint: Endpoint) -> None:
@@ -165,7 +182,8 @@ def _deployment_columns(endpoint_id: str, role: str, deployment: Deployment) -> 
     }
 
 
-def _endpoint(row: Sequence[Any]) -> Endpoint:
+@lru_cache(maxsize=16384)  # most reads find what was there before, and records never change
+def _endpoint(row: tuple[Any, ...]) -> Endpoint:
     id, workspace, name, creator, created_at, updated_at, update, version, tags, settings = row[:10]
     return Endpoint(
         id=id,
