@@ -101,6 +101,7 @@ ROUTES = [
     Route(EMULATOR + "/clock/advance", control.advance_clock, methods=["POST"]),
     Route(EMULATOR + "/models", control.models, methods=["GET"]),
     Route(EMULATOR + "/openapi.json", control.openapi, methods=["GET"]),
+    Route(EMULATOR + "/coverage", control.coverage, methods=["GET"]),
 ]
 
 

@@ -29,7 +29,8 @@ class Database:
 
     def __init__(self, db: Engine, where: str) -> None:
         self._db = db
-        self._where = where
+        self.where = where
+        """What was opened, without passwords."""
         self._kept = sqlite.connect(db) if db.dialect.name == "sqlite" else None
         self._lock = RLock()
 
@@ -53,7 +54,7 @@ class Database:
     @contextmanager
     def _transaction(self, *, writing: bool) -> Iterator[Connection]:
         conn = self._kept
-        with _named_failures(self._where):
+        with _named_failures(self.where):
             if conn is None:
                 # SQLite's transactions are snapshots by nature; elsewhere it has to be asked for.
                 options = {} if writing else {"isolation_level": "REPEATABLE READ"}

@@ -181,3 +181,15 @@ def test_a_prompt_over_the_context_is_refused_with_its_count(openai: OpenAI) -> 
 def test_a_wrong_task_is_refused(openai: OpenAI) -> None:
     with pytest.raises(errors.BadRequestError):
         openai.embeddings.create(model=CHAT, input="x")
+
+
+def test_completions_continue_a_raw_prompt(openai: OpenAI) -> None:
+    answer = openai.completions.create(
+        model=CHAT,
+        prompt="The capital of France is",
+        temperature=0,
+        max_tokens=4,
+        extra_body={"use_raw_prompt": True},
+    )
+    assert answer.object == "text_completion"
+    assert "Paris" in answer.choices[0].text

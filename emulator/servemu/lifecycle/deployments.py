@@ -85,6 +85,10 @@ class Deployments:
         with self.db.read() as connection:
             return endpoints.list_all(connection, workspace)
 
+    def count(self, workspace: str) -> int:
+        with self.db.read() as connection:
+            return endpoints.count(connection, workspace)
+
     def create(self, call: Call, endpoint: Endpoint, config: Config | None) -> Endpoint:
         """Store a new endpoint, and start to deploy its config. Raises `EndpointExists`."""
         with self.db.write() as connection:

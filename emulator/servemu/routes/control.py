@@ -1,11 +1,13 @@
 """The emulator's own switches, under `/_emulator` (design §11)."""
 
+from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from servemu import __version__
+from servemu.coverage import ledger
 from servemu.faults.ledger import render_rule
 from servemu.faults.presets import PRESETS
 from servemu.responses import json_response
@@ -18,14 +20,14 @@ from servemu_engine.weights import ModelStore, StoredModel
 async def health(request: Request) -> Response:
     """200 only when requests are answered: the database is asked too."""
     world = world_of(request)
-    own = world.deployments.list_all(principal_of(request).workspace)
+    num_endpoints = world.deployments.count(principal_of(request).workspace)
     return json_response(
         {
             "status": "ok",
             "version": __version__,
             "engine": world.settings.engine,
-            "database": world.settings.database,
-            "endpoints": len(own),
+            "database": world.db.where,
+            "endpoints": num_endpoints,
             "speedup": world.settings.speedup,
             "uptime_seconds": round(world.clock.monotonic() - world.started_at, 3),
         }
@@ -120,3 +122,8 @@ def render_stored(model: StoredModel) -> dict[str, Any]:
         "dtype": model.dtype,
         "size": model.num_bytes,
     }
+
+
+async def coverage(request: Request) -> Response:
+    """Which call of which real client is proven to work, and by which test."""
+    return json_response({"coverage": [asdict(row) for row in ledger()]})
