@@ -339,3 +339,43 @@ def test_bad_setting_is_refused(
     method, path, body, message = BODIES[case]
     answer = workspace.request(method, f"{B}/llama/{path}", json=body)
     assert_fails(answer, 400, INVALID, message)
+
+
+NO_TELEMETRY = (
+    "Telemetry configuration is not supported for endpoint type '{}'. This API only supports "
+    "endpoints with custom served models."
+)
+EXTERNAL = {
+    "provider": "openai",
+    "name": "m",
+    "task": "llm/v1/chat",
+    "openai_config": {"openai_api_key": "{{secrets/a/b}}"},
+}
+TELEMETRY: dict[str, tuple[Json, int, str, str]] = {
+    "without config": ({}, 400, INVALID, NO_TELEMETRY.format("NO_CONFIG")),
+    "of an external model": (
+        {"config": {"served_entities": [{"external_model": EXTERNAL}]}},
+        400,
+        INVALID,
+        NO_TELEMETRY.format("EXTERNAL_MODELS"),
+    ),
+    "during an update": (
+        {"config": {"served_entities": [CUSTOM]}},
+        409,
+        "RESOURCE_CONFLICT",
+        "Endpoint slow is currently updating. Wait for the update to complete before updating its "
+        "telemetry configuration.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TELEMETRY)
+def test_telemetry_is_refused(
+    assert_fails: AssertFails, workspace: httpx.Client, case: str
+) -> None:
+    fields, status, error_code, message = TELEMETRY[case]
+    assert workspace.post(B, json={"name": "slow"} | fields).status_code == 200
+    if status == 400:
+        workspace.post("/_emulator/clock/advance", json={"seconds": 1})
+    answer = workspace.patch(f"{B}/slow/telemetry-config", json={})
+    assert_fails(answer, status, error_code, message)

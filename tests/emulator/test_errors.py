@@ -167,10 +167,6 @@ REQUESTS: dict[str, tuple[str, str, str, int, str, str]] = {
     ),
     "get": ("GET", f"{B}/nobody", "", 404, MISSING, NO_ENDPOINT),
     "delete": ("DELETE", f"{B}/nobody", "", 404, MISSING, NO_ENDPOINT),
-    "update": ("PUT", f"{B}/nobody/config", GOOD_CONFIG, 404, MISSING, NO_ENDPOINT),
-    "tag": ("PATCH", f"{B}/nobody/tags", "{}", 404, MISSING, NO_ENDPOINT),
-    "update with a bad body": ("PUT", f"{B}/up/config", "{", 400, MALFORMED, BAD_JSON),
-    "tag with a bad body": ("PATCH", f"{B}/up/tags", "[]", 400, MALFORMED, BAD_JSON),
     "tag without key": (
         "PATCH",
         f"{B}/up/tags",
@@ -191,22 +187,6 @@ REQUESTS: dict[str, tuple[str, str, str, int, str, str]] = {
         "DELETE",
         f"{B}/databricks-gpt-5",
         "",
-        403,
-        "PERMISSION_DENIED",
-        NO_PERMISSION,
-    ),
-    "update pay-per-token": (
-        "PUT",
-        f"{B}/databricks-gpt-5/config",
-        GOOD_CONFIG,
-        403,
-        "PERMISSION_DENIED",
-        NO_PERMISSION,
-    ),
-    "tag pay-per-token": (
-        "PATCH",
-        f"{B}/databricks-gpt-5/tags",
-        "{}",
         403,
         "PERMISSION_DENIED",
         NO_PERMISSION,
@@ -284,6 +264,46 @@ def test_request_is_refused(assert_fails: AssertFails, filled: httpx.Client, cas
     method, path, body, status, error_code, message = REQUESTS[case]
     answer = filled.request(method, path, content=body)
     assert_fails(answer, status, error_code, message)
+
+
+ROUTES_OF_ONE = {
+    "update": ("PUT", "config", GOOD_CONFIG),
+    "stop": ("POST", "config:stop", ""),
+    "start": ("POST", "config:start", ""),
+    "tag": ("PATCH", "tags", "{}"),
+    "limit": ("PUT", "rate-limits", "{}"),
+    "guard": ("PUT", "ai-gateway", "{}"),
+    "notify": ("PATCH", "notifications", "{}"),
+    "trace": ("PATCH", "telemetry-config", "{}"),
+}
+"""Routes that change an endpoint: method, path below it, a body that would do."""
+
+
+@pytest.mark.parametrize("case", ROUTES_OF_ONE)
+def test_no_route_changes_an_endpoint_that_is_not_there(
+    assert_fails: AssertFails, filled: httpx.Client, case: str
+) -> None:
+    method, path, body = ROUTES_OF_ONE[case]
+    answer = filled.request(method, f"{B}/nobody/{path}", content=body)
+    assert_fails(answer, 404, MISSING, NO_ENDPOINT)
+
+
+@pytest.mark.parametrize("case", ROUTES_OF_ONE)
+def test_no_route_changes_a_pay_per_token_endpoint(
+    assert_fails: AssertFails, filled: httpx.Client, case: str
+) -> None:
+    method, path, body = ROUTES_OF_ONE[case]
+    answer = filled.request(method, f"{B}/databricks-gpt-5/{path}", content=body)
+    assert_fails(answer, 403, "PERMISSION_DENIED", NO_PERMISSION)
+
+
+@pytest.mark.parametrize("case", [c for c, (*_, body) in ROUTES_OF_ONE.items() if body])
+def test_every_route_that_takes_a_body_wants_json(
+    assert_fails: AssertFails, filled: httpx.Client, case: str
+) -> None:
+    method, path, _ = ROUTES_OF_ONE[case]
+    answer = filled.request(method, f"{B}/up/{path}", content="[")
+    assert_fails(answer, 400, MALFORMED, BAD_JSON)
 
 
 UNKNOWN: dict[str, tuple[str, str, str]] = {

@@ -25,6 +25,9 @@ UP = 1.5
 """Seconds of the workspace's clock that an 8B takes."""
 ABORTS = 29.0
 """… after which a deployment without capacity gives up."""
+IDLE = 30.0
+"""… after which nobody asked for long enough."""
+QUESTION = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
 NAMES = st.sampled_from(["a", "b"])
 PRESETS = {"create": "no-gpu-capacity", "update": "no-gpu-capacity-on-update"}
 
@@ -39,6 +42,10 @@ class Expected:
     update: str = "NOT_UPDATING"
     due: float = 0.0
     fails: bool = False
+    stopped: bool = False
+    idle_at: float | None = None
+    """When it is looked at next; None: not up, or asleep."""
+    asked_at: float = -IDLE
 
     def deploy(self, now: float, fails: bool) -> None:
         self.version += 1
@@ -46,20 +53,41 @@ class Expected:
         self.fails, self.due = fails, now + (ABORTS if fails else UP)
 
     def settle(self, now: float) -> None:
-        if self.update != "IN_PROGRESS" or now < self.due:
-            return
-        if self.fails:
-            self.update = "UPDATE_FAILED"
-        else:
-            self.active, self.pending, self.update = self.pending, None, "NOT_UPDATING"
+        if self.update == "IN_PROGRESS" and now >= self.due:
+            if self.fails:
+                self.update = "UPDATE_FAILED"
+            else:
+                self.active, self.pending, self.update = self.pending, None, "NOT_UPDATING"
+                self.stopped, self.idle_at = False, now + IDLE
+        while self.idle_at is not None and now >= self.idle_at:
+            is_asked = self.asked_at + IDLE > self.idle_at
+            self.idle_at = self.asked_at + IDLE if is_asked else None
+
+    def stop(self) -> None:
+        self.stopped, self.idle_at = True, None
+        self.pending, self.update = None, "NOT_UPDATING"
+
+    @property
+    def ready(self) -> bool:
+        return self.active is not None and not self.stopped
+
+    @property
+    def suspended(self) -> bool:
+        return self.stopped and self.update != "IN_PROGRESS"
+
+    @property
+    def asleep(self) -> bool:
+        return self.ready and self.idle_at is None
 
     def outline(self) -> dict[str, object]:
-        ready = "READY" if self.active is not None else "NOT_READY"
+        message = "Stopped" if self.stopped else "Scaled to zero" if self.asleep else ""
         return {
-            "ready": ready,
+            "ready": "READY" if self.ready else "NOT_READY",
             "config_update": self.update,
+            "suspend": "STOPPED" if self.suspended else "NOT_SUSPENDED",
             "config": self.active,
             "pending_config": self.pending,
+            "message": None if self.active is None else message,
         }
 
 
@@ -68,8 +96,9 @@ def outline(endpoint: dict[str, Any]) -> dict[str, object]:
         key: endpoint[key]["config_version"] if key in endpoint else None
         for key in ("config", "pending_config")
     }
-    state = {key: endpoint["state"][key] for key in ("ready", "config_update")}
-    return state | versions
+    states = [served["state"] for served in endpoint.get("config", {}).get("served_entities", ())]
+    message = states[0]["deployment_state_message"] if states else None
+    return {**endpoint["state"], **versions, "message": message}
 
 
 @dataclass
@@ -90,7 +119,7 @@ class Walk:
 
 
 class Machine(RuleBasedStateMachine):
-    """Create, update, delete, advance, fault, in any order."""
+    """Create, update, stop, start, ask, delete, advance, fault, in any order."""
 
     def __init__(self, walk: Walk) -> None:
         super().__init__()
@@ -123,12 +152,58 @@ class Machine(RuleBasedStateMachine):
             endpoint.deploy(walk.now, walk.draws_fault("update"))
 
     @rule(name=NAMES)
+    def stop(self, name: str) -> None:
+        status = self.walk.client.post(f"{B}/{name}/config:stop").status_code
+        endpoint = self.walk.endpoints.get(name)
+        if endpoint is None:
+            assert status == 404
+        elif endpoint.update == "IN_PROGRESS":
+            assert status == 409
+        elif endpoint.active is None:
+            assert status == 400
+        else:
+            assert status == 200
+            if not endpoint.suspended:
+                endpoint.stop()
+
+    @rule(name=NAMES)
+    def start(self, name: str) -> None:
+        walk = self.walk
+        status = walk.client.post(f"{B}/{name}/config:start").status_code
+        endpoint = walk.endpoints.get(name)
+        if endpoint is None:
+            assert status == 404
+        elif endpoint.update == "IN_PROGRESS":
+            assert status == 409
+        elif not endpoint.stopped:
+            assert status == 400
+        else:
+            assert status == 200
+            endpoint.deploy(walk.now, walk.draws_fault("update"))
+
+    @rule(name=NAMES)
+    def ask(self, name: str) -> None:
+        """But for those that sleep: there it would wait for the clock."""
+        endpoint = self.walk.endpoints.get(name)
+        if endpoint is not None and endpoint.asleep:
+            return
+        path = f"/serving-endpoints/{name}/invocations"
+        status = self.walk.client.post(path, json=QUESTION).status_code
+        if endpoint is not None and endpoint.suspended:
+            assert status == 400
+        elif endpoint is None or not endpoint.ready:
+            assert status == 404
+        else:
+            assert status == 200
+            endpoint.asked_at = self.walk.now
+
+    @rule(name=NAMES)
     def delete(self, name: str) -> None:
         known = self.walk.endpoints.pop(name, None) is not None
         status = self.walk.client.delete(f"{B}/{name}").status_code
         assert status == (200 if known else 404)
 
-    @rule(seconds=st.sampled_from([0.25, 0.5, 1.0, UP, ABORTS]))
+    @rule(seconds=st.sampled_from([0.25, 0.5, 1.0, UP, ABORTS, IDLE]))
     def advance(self, seconds: float) -> None:
         self.walk.now += seconds
         self.walk.client.post("/_emulator/clock/advance", json={"seconds": seconds})
@@ -154,15 +229,18 @@ class Machine(RuleBasedStateMachine):
 def test_any_order_of_changes_follows_the_state_table(
     emulator: Emulator, connect: Connect, entity: Entity
 ) -> None:
+    sizes = {"min_provisioned_throughput": None, "max_provisioned_throughput": None}
+    sleeper = entity(**sizes, scale_to_zero_enabled=True)
+
     class Walker(Machine):
         def __init__(self) -> None:
-            super().__init__(Walk(connect(emulator.url), {"served_entities": [entity()]}))
+            super().__init__(Walk(connect(emulator.url), {"served_entities": [sleeper]}))
 
     run_state_machine_as_test(
         Walker,
         settings=settings(
-            max_examples=20,
-            stateful_step_count=15,
+            max_examples=25,
+            stateful_step_count=20,
             deadline=None,
             derandomize=True,
             database=None,

@@ -72,7 +72,7 @@ class Reconciler:
         while queue:
             key = heapq.heappop(queue)[1]
             due = self._deployments.due_of(key)
-            if due is not None:  # what came before may have taken it away
+            if due is not None and due.at <= self._clock.now():  # not moved by what came before
                 self._advance(due)
             again = self._deployments.due_of(key)
             if again is not None and again.at <= self._clock.now() and not self._waits(again):
