@@ -258,6 +258,16 @@ def test_sleeping_endpoint_can_be_stopped_and_updated(
     assert entity_of(post(workspace, "stop").json()) == ("DEPLOYMENT_STOPPED", "Stopped")
 
 
+def test_update_that_lands_before_the_idle_time_is_over_starts_it_anew(
+    workspace: httpx.Client, create: Create, advance: Advance, get: Get
+) -> None:
+    create("own", SLEEPER)
+    advance(UP)
+    workspace.put(f"{B}/own/config", json={"served_entities": [SLEEPER]})
+    advance(IDLE)
+    assert (get("own")["config"]["config_version"], entity_of(get("own"))) == (2, AWAKE)
+
+
 def test_stopped_and_sleeping_survive_a_restart(tmp_path: Path, connect: Connect) -> None:
     settings = Settings(engine="synthetic", database=str(tmp_path / "state.db"))
 
