@@ -15,6 +15,7 @@ from servemu.settings import Settings
 from servemu.testing import serve
 from servemu.wiring import build_world
 from servemu.world import World
+from servemu_state.records import Endpoint
 
 Json = dict[str, Any]
 Create = Callable[..., Json]
@@ -327,10 +328,14 @@ async def advance_by(client: httpx.AsyncClient, seconds: float) -> None:
     await client.post("/_emulator/clock/advance", json={"seconds": seconds})
 
 
+def is_waking(endpoint: Endpoint) -> bool:
+    return endpoint.active is not None and endpoint.active.due_at is not None
+
+
 async def ask(client: httpx.AsyncClient, world: World) -> "asyncio.Task[httpx.Response]":
     """A request on its way, which waits for the endpoint to wake."""
     task = asyncio.create_task(client.post(QUERY, json=ASKED))
-    while not world.deployments.due():
+    while not is_waking(world.deployments.get("default", "own")):
         await asyncio.sleep(0)
     return task
 
