@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from servemu.errors import EndpointExists, EndpointNotFound
 from servemu.faults.ledger import Faults
 from servemu.faults.rules import Occasion
 from servemu.lifecycle import history, sleeping, transitions
+from servemu.lifecycle.agenda import Agenda
 from servemu.lifecycle.timeline import CREATING, MESSAGES, NO_CAPACITY, Timeline
 from servemu.lifecycle.transitions import Config, Failure
 from servemu.workspace import Workspaces
@@ -19,8 +19,6 @@ from servemu_state.database import Connection, Database
 from servemu_state.errors import EndpointGone
 from servemu_state.records import Deployment, Endpoint, EntityState, Event, ServedEntity
 
-Role = Literal["pending", "active"]
-Key = tuple[str, Role]
 Step = Callable[[Endpoint, float], Endpoint]
 """From the record and the workspace's time to the next record."""
 
@@ -36,20 +34,6 @@ class Call:
     """Lower-case names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Something that happens to one of an endpoint's two deployments."""
-
-    at: float
-    """Seconds since the epoch, on the machine's clock."""
-    endpoint: Endpoint
-    role: Role
-
-    @property
-    def key(self) -> Key:
-        return self.endpoint.id, self.role
-
-
 class Deployments:
     """Endpoints of all workspaces: reads, accepts changes, moves deployments on."""
 
@@ -61,9 +45,7 @@ class Deployments:
         self._faults = faults
         self._timeline = timeline
         with db.read() as connection:
-            due = endpoints.list_due(connection)
-        self._due = {endpoint.id: endpoint for endpoint in due}
-        """The endpoints to which something happens by itself: what a restart resumes."""
+            self.agenda = Agenda(workspaces, endpoints.list_due(connection))
         self._last_asked: dict[str, float] = {}
         """By endpoint id, on the workspace's clock; only of those that scale to zero."""
         self._awake: dict[str, asyncio.Event] = {}
@@ -184,24 +166,6 @@ class Deployments:
         if endpoint.active is not None and endpoint.active.due_at is not None:
             self._last_asked[endpoint.id] = self._workspaces.now(endpoint.workspace)
 
-    def due(self) -> list[Due]:
-        """All that happens by itself, and when."""
-        roles: tuple[Role, Role] = ("pending", "active")
-        keys = [(key, role) for key in self._due for role in roles]
-        return [due for key in keys if (due := self.due_of(key)) is not None]
-
-    def due_of(self, key: Key) -> Due | None:
-        """The same of one deployment; None once nothing is to come."""
-        endpoint_id, role = key
-        endpoint = self._due.get(endpoint_id)
-        if endpoint is None:
-            return None
-        deployment = endpoint.pending if role == "pending" else endpoint.active
-        if deployment is None or deployment.due_at is None:
-            return None
-        at = self._workspaces.real_time(endpoint.workspace, deployment.due_at)
-        return Due(at, endpoint, role)
-
     def idle_time_is_over(self, endpoint: Endpoint) -> None:
         """The active config is due: asleep unless somebody asked meanwhile, awake if it woke."""
         active = endpoint.active
@@ -301,18 +265,16 @@ class Deployments:
         self._track(endpoint)
 
     def _track(self, endpoint: Endpoint) -> None:
-        due = [d.due_at for d in (endpoint.pending, endpoint.active) if d is not None]
-        if any(at is not None for at in due):
-            self._due[endpoint.id] = endpoint
+        if self.agenda.put(endpoint):
             self.changed.set()
-        elif endpoint.id in self._due:
-            self._untrack(endpoint)
+        if all(d is None or d.due_at is None for d in (endpoint.pending, endpoint.active)):
+            self._last_asked.pop(endpoint.id, None)
         active = endpoint.active
         if active is None or not any(sleeping.is_scaled_to_zero(e) for e in active.entities):
             self._let_in(endpoint)
 
     def _untrack(self, endpoint: Endpoint) -> None:
-        self._due.pop(endpoint.id, None)
+        self.agenda.drop(endpoint.id)
         self._last_asked.pop(endpoint.id, None)
         self.changed.set()
 

@@ -1,12 +1,12 @@
 """Moves deployments on when their time has come: sleeps until the next due time, never polls."""
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Callable
 
 from servemu.clock import Clock
-from servemu.lifecycle.deployments import Deployments, Due
+from servemu.lifecycle.agenda import Due
+from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.timeline import CREATING, LOADING, no_capacity
 from servemu.lifecycle.transitions import Failure
 from servemu_engine.base import EngineInfo
@@ -48,12 +48,10 @@ class Reconciler:
 
     def _step_and_next_due(self) -> float | None:
         try:
-            self.step()
+            return self.step()
         except StateError:  # a full disk, say: deployments go on once it can be written again
             log.exception("deployments stand still")
             return self._clock.now() + RETRY_SECONDS
-        due = [due.at for due in self._deployments.due() if not self._waits(due)]
-        return min(due, default=None)
 
     async def settle(self, workspace: str) -> None:
         """After its clock was moved: move on all that is due, in order, and see the loads through
@@ -65,29 +63,32 @@ class Reconciler:
             await asyncio.wait(held_up, return_when=asyncio.FIRST_COMPLETED)
             self.step()
 
-    def step(self) -> None:
-        """Move on all that is due, the earliest first."""
-        queue = [(due.at, due.key) for due in self._overdue()]
-        heapq.heapify(queue)
-        while queue:
-            key = heapq.heappop(queue)[1]
-            due = self._deployments.due_of(key)
-            if due is not None and due.at <= self._clock.now():  # not moved by what came before
+    def step(self) -> float | None:
+        """Move on all that is due, the earliest first. Answers when the next is."""
+        agenda = self._deployments.agenda
+        while (due := agenda.first()) is not None:
+            if self._waits(due):
+                agenda.set_aside(due)
+            elif due.at <= self._clock.now():
                 self._advance(due)
-            again = self._deployments.due_of(key)
-            if again is not None and again.at <= self._clock.now() and not self._waits(again):
-                heapq.heappush(queue, (again.at, key))
-
-    def _overdue(self) -> list[Due]:
-        now = self._clock.now()
-        return [due for due in self._deployments.due() if due.at <= now]
+            else:
+                return due.at
+        return None
 
     def _held_up(self, workspace: str) -> list[Loading]:
-        return [
-            self._loading[_key(due.endpoint)]
-            for due in self._overdue()
-            if due.endpoint.workspace == workspace and self._waits(due)
-        ]
+        now = self._clock.now()
+        held_up = []
+        for (endpoint_id, _), loading in self._loading.items():
+            due = self._deployments.agenda.of(endpoint_id, "pending")
+            if (
+                due is not None
+                and due.at <= now
+                and due.endpoint.workspace == workspace
+                and self._waits(due)
+                and loading is self._loading[_key(due.endpoint)]
+            ):
+                held_up.append(loading)
+        return held_up
 
     def _advance(self, due: Due) -> None:
         """What the endpoint was due for happens."""
@@ -126,10 +127,16 @@ class Reconciler:
         )
 
     def _start_loading(self, endpoint: Endpoint) -> Loading:
-        loading = asyncio.ensure_future(self._load_entities(endpoint))
-        loading.add_done_callback(lambda _: self._deployments.changed.set())
+        loading = asyncio.ensure_future(self._load_all(endpoint))
         self._loading[_key(endpoint)] = loading
         return loading
+
+    async def _load_all(self, endpoint: Endpoint) -> dict[str, Failure]:
+        try:
+            return await self._load_entities(endpoint)
+        finally:  # no callback: at once, so that nobody finds it loaded but still set aside
+            self._deployments.agenda.bring_back(endpoint.id)
+            self._deployments.changed.set()
 
     async def _load_entities(self, endpoint: Endpoint) -> dict[str, Failure]:
         assert endpoint.pending is not None
