@@ -166,6 +166,17 @@ def test_provisioned_throughput_endpoint_is_created_and_resized_at_once(
     assert entity.provisioned_model_units == 100
 
 
+def test_resizing_shows_the_new_units_without_a_wait(
+    endpoints: api.ServingEndpointsAPI, later: Advance
+) -> None:
+    endpoints.create_provisioned_throughput_endpoint("pt", pt_config(50))
+    later(3600)
+    endpoints.update_provisioned_throughput_endpoint_config("pt", pt_config(150))
+    config = endpoints.get("pt").config
+    assert config is not None and config.config_version == 2
+    assert [e.provisioned_model_units for e in config.served_entities or []] == [150]
+
+
 def test_provisioned_throughput_is_created_and_waited_for(token: str) -> None:
     """On the computer's clock, which the waiter polls against."""
     settings = Settings(engine="synthetic", speedup=6000)

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai as errors
 import pytest
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.service.serving import EndpointCoreConfigInput, ServedEntityInput
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -183,9 +185,17 @@ def test_a_wrong_task_is_refused(openai: OpenAI) -> None:
         openai.embeddings.create(model=CHAT, input="x")
 
 
-def test_completions_continue_a_raw_prompt(openai: OpenAI) -> None:
+def test_completions_continue_a_raw_prompt(openai: OpenAI, databricks: WorkspaceClient) -> None:
+    model = ServedEntityInput(
+        entity_name="system.ai.mistral_7b_v0_1",
+        entity_version="2",
+        min_provisioned_throughput=970,
+        max_provisioned_throughput=970,
+    )
+    config = EndpointCoreConfigInput(name="base", served_entities=[model])
+    databricks.serving_endpoints.create_and_wait("base", config=config)
     answer = openai.completions.create(
-        model=CHAT,
+        model="base",
         prompt="The capital of France is",
         temperature=0,
         max_tokens=4,
