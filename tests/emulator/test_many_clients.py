@@ -18,6 +18,8 @@ pytestmark = pytest.mark.anyio
 
 B = "/api/2.0/serving-endpoints"
 CLIENTS = 200
+UP = 1.5
+"""Seconds of the workspace's clock that a deployment takes."""
 
 ROWS = {
     ("NOT_READY", "IN_PROGRESS", False, True),
@@ -53,9 +55,9 @@ class Client:
         tag = {"add_tags": [{"key": f"t{self._number}", "value": "1"}]}
         assert await self._status("PATCH", f"{B}/shared/tags", tag) == 200
         await self._look("shared")
-        await self._update("shared")
         if self._number % 10 == 0:
-            await self._status("POST", "/_emulator/clock/advance", {"seconds": 0.5})
+            await self._status("POST", "/_emulator/clock/advance", {"seconds": UP})
+        await self._update("shared")
         await self._update(self._own)
         await self._look(self._own)
         await self._look("shared")
@@ -113,6 +115,7 @@ async def test_two_hundred_clients_lose_nothing_and_see_only_rows_of_the_table(
     async with connect(emulator, "emu.many-clients") as https:
         http = https[0]
         await http.post(B, json={"name": "shared", "config": config})
+        await http.post("/_emulator/clock/advance", json={"seconds": UP})
         clients = [Client(own, number, config, seen) for number, own in enumerate(https)]
         await asyncio.gather(*(client.run() for client in clients))
         await http.post("/_emulator/clock/advance", json={"seconds": 60})
