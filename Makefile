@@ -30,7 +30,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.dev weights          ## speed and memory; no test asserts a time
+bench: $(VENV)/.bench weights        ## speed and memory; no test asserts a time
 	SERVEMU_MODEL_STORE=$(STORE) $(BIN)/python tests/bench/run.py
 
 weights: $(VENV)/.run                ## fetch and convert the default models, once
@@ -48,6 +48,10 @@ $(VENV)/.run: $(VENV)/.uv pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.run
 	$(INSTALL) --editable '.[models]' --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(INSTALL) --group bench
 	@touch $@
 
 $(CLIENTS)/.installed: $(VENV)/.uv pyproject.toml constraints-clients.txt

@@ -1,35 +1,29 @@
-"""The control plane's latency and rate over a database in a file, beside the client's own floor."""
+"""The control plane's latency and rate over a database in a file, between floor and yardstick."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench.load import Load, Measured, measure
+from tests.bench import yardstick
+from tests.bench.load import Load
+from tests.bench.operations import CONNECTIONS, Case, measured
 from tests.bench.processes import Running, bench_module, running, servemu_up, settle
 from tests.bench.report import Cell, Options, Table, significant
 from tests.bench.start import CREATE, ENDPOINTS, fill
 
 TAGS = '{"add_tags": [{"key": "team", "value": "{n}"}]}'
 
-CONNECTIONS = 8
-
-SIZES = (1, 1000)
+SIZES = (1, 1_000, 10_000)
 """Endpoints in the workspace."""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One operation, asked by one client and by eight."""
-
-    name: str
-    endpoints: int | None
-    alone: Measured
-    together: Measured
+YARDSTICK = 1_000
+"""Endpoints in moto."""
 
 
 def run(options: Options) -> list[Table]:
-    """The operations, with 1 and with 1,000 endpoints."""
+    """The operations, with each of `SIZES` endpoints, then moto's."""
     with running(bench_module("floor")) as floor:
         get = measured("floor: GET", None, Load(port=floor.port, method="GET", path="/"))
         post = measured(
@@ -39,6 +33,7 @@ def run(options: Options) -> list[Table]:
         database = Path(folder) / "bench.db"
         with running(servemu_up("--database", str(database))) as server:
             cases = [case for size in SIZES for case in operations(server, size)]
+    cases += yardstick.cases(YARDSTICK)
     rows = [_row(get, get), _row(post, post)]
     rows += [_row(case, get if case.name.startswith("GET") else post) for case in cases]
     connections = f"at {CONNECTIONS}"
@@ -60,6 +55,7 @@ def run(options: Options) -> list[Table]:
                 "Aim: GET p50 ≤ 1 ms, p99 ≤ 5 ms at one connection; ≥ 2,000 requests/s at eight.",
                 "Floor: the same client and uvicorn settings, an app that answers 1 kB.",
                 "POST create includes the deployments behind it; the count is that at its start.",
+                *yardstick.NOTES,
             ),
         )
     ]
@@ -78,13 +74,6 @@ def operations(server: Running, size: int) -> Iterator[Case]:
     create = replace(get, method="POST", path=ENDPOINTS, body=CREATE, first=created)
     yield measured("POST create", size, create)
     settle(server, token=token)
-
-
-def measured(name: str, endpoints: int | None, load: Load) -> Case:
-    """First one connection, then eight."""
-    alone = measure(replace(load, connections=1))
-    together = measure(replace(load, connections=CONNECTIONS, first=alone.next))
-    return Case(name, endpoints, alone, together)
 
 
 def _row(case: Case, floor: Case) -> tuple[Cell, ...]:

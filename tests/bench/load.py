@@ -1,5 +1,6 @@
 """A load generator: requests in a closed loop over keep-alive connections, raw HTTP/1.1.
 
+Where the server ends a connection after its answer, the next request includes a new one.
 `measure` runs it as a process of its own, so that its time is not the server's.
 """
 
@@ -14,6 +15,8 @@ from typing import cast
 import uvloop
 from tests.bench.processes import ROOT, bench_module
 
+HOST = "127.0.0.1"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
@@ -24,6 +27,8 @@ class Load:
     path: str
     body: str = ""
     token: str = "bench"
+    headers: dict[str, str] = field(default_factory=dict)
+    """Lower-case; instead of the token and the JSON content type."""
     connections: int = 8
     seconds: float = 1.0
     warm_up: float = 0.2
@@ -72,6 +77,31 @@ class Run:
     counted_from: float = 0.0
     until: float = 0.0
     latencies: list[float] = field(default_factory=list)
+    transports: set[asyncio.Transport] = field(default_factory=set)
+    opening: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def connect(self) -> None:
+        """One more connection. It asks as soon as it is open, and its first request includes that;
+        the time of it counts from here.
+        """
+        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_connection(lambda: Connection(self, began), HOST, self.load.port)
+        except OSError as error:
+            self.fail(str(error))
+
+    def reconnect(self) -> None:
+        """Instead of a connection that the server ends."""
+        opening = asyncio.ensure_future(self.connect())
+        self.opening.add(opening)
+        opening.add_done_callback(self.opening.discard)
+
+    def fail(self, why: str) -> None:
+        """The load is over."""
+        if not self.done.done():
+            asked = f"{self.load.method} {self.load.path}"
+            self.done.set_exception(RuntimeError(f"{asked}: {' | '.join(why.split(chr(10)))}"))
 
     def next_request(self) -> bytes | None:
         """The bytes to send; None: it is over."""
@@ -83,10 +113,15 @@ class Run:
         number = str(load.first + self.asked)
         self.asked += 1
         body = load.body.replace("{n}", number).encode()
+        headers = load.headers or {
+            "authorization": f"Bearer {load.token}",
+            "content-type": "application/json",
+        }
         head = (
             f"{load.method} {load.path.replace('{n}', number)} HTTP/1.1\r\n"
-            f"host: 127.0.0.1:{load.port}\r\nauthorization: Bearer {load.token}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            f"host: 127.0.0.1:{load.port}\r\n"
+            + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            + f"content-length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
 
@@ -103,8 +138,9 @@ class Run:
 class Connection(asyncio.Protocol):
     """Sends the next request when the answer before has come whole."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, opened_at: float) -> None:
         self._run = run
+        self._opened_at: float | None = opened_at
         self._arrived = bytearray()
         self._began = 0.0
         self._transport: asyncio.Transport | None = None
@@ -112,9 +148,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none by inheritance.
         self._transport = cast(asyncio.Transport, transport)
+        self._run.transports.add(self._transport)
         self._ask()
 
     def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
         arrived = self._arrived
         arrived += data
         end_of_head = arrived.find(b"\r\n\r\n")
@@ -125,15 +163,21 @@ class Connection(asyncio.Protocol):
         if len(arrived) < end_of_head + 4 + length:
             return
         if not head.startswith(b"http/1.1 2"):
-            self._refused(bytes(arrived).decode(errors="replace"))
+            self._run.fail(bytes(arrived).decode(errors="replace"))
             return
         self._run.took(self._began, time.perf_counter())
         arrived.clear()
-        self._ask()
+        if b"\r\nconnection: close" in head:
+            self._began = 0.0
+            self._run.transports.discard(self._transport)
+            self._transport.close()
+            self._run.reconnect()
+        else:
+            self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._run.done.done() and self._began:
-            self._refused("the server closed the connection")
+            self._run.fail("the server closed the connection")
 
     def _ask(self) -> None:
         assert self._transport is not None
@@ -142,15 +186,9 @@ class Connection(asyncio.Protocol):
             self._began = 0.0
             self._run.leave()
             return
-        self._began = time.perf_counter()
+        self._began = self._opened_at or time.perf_counter()
+        self._opened_at = None
         self._transport.write(request)
-
-    def _refused(self, answer: str) -> None:
-        if not self._run.done.done():
-            asked = f"{self._run.load.method} {self._run.load.path}"
-            self._run.done.set_exception(
-                RuntimeError(f"{asked}: {' | '.join(answer.split(chr(10)))}")
-            )
 
 
 async def drive(load: Load) -> Measured:
@@ -160,14 +198,12 @@ async def drive(load: Load) -> Measured:
     began = time.perf_counter()
     run.counted_from = began + (load.warm_up if load.requests is None else 0.0)
     run.until = run.counted_from + load.seconds
-    opened = [
-        await loop.create_connection(lambda: Connection(run), "127.0.0.1", load.port)
-        for _ in range(load.connections)
-    ]
+    for _ in range(load.connections):
+        await run.connect()
     try:
         await run.done
     finally:
-        for transport, _ in opened:
+        for transport in run.transports:
             transport.close()
     elapsed = time.perf_counter() - run.counted_from
     return summary(run, elapsed)
