@@ -369,6 +369,21 @@ async def test_all_held_requests_are_answered_by_one_waking(
 
 
 @pytest.mark.anyio
+async def test_held_request_times_out_and_the_endpoint_wakes_all_the_same(
+    world: World, asleep: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(deadline: float) -> None:
+        """No patience."""
+
+    monkeypatch.setattr(world.clock, "sleep_until", at_once)
+    answer = await asleep.post(QUERY, json=ASKED)
+    body = {"error_code": "REQUEST_TIMEOUT", "message": "Request timed out."}
+    assert (answer.status_code, answer.json()) == (408, body)
+    await advance_by(asleep, waking_seconds(world))
+    assert entity_of((await asleep.get(f"{B}/own")).json()) == AWAKE
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(("change", "status"), [("stop", 400), ("delete", 404), ("update", 200)])
 async def test_held_request_sees_what_became_of_the_endpoint(
     world: World, asleep: httpx.AsyncClient, change: str, status: int

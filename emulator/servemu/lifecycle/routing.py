@@ -13,6 +13,7 @@ from servemu.errors import (
     EndpointStopped,
     InvocationEndpointNotFound,
     ModelServerUnavailable,
+    RequestTimedOut,
 )
 from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.external_models import not_served
@@ -66,11 +67,13 @@ class TrafficRouter:
         for an entity that is scaled to zero.
 
         Raises `InvocationEndpointNotFound`, `InvocationDenied`, `EndpointStopped`,
-        `EndpointNotReady`, `BadRequest` (external models), `ModelServerUnavailable`.
+        `EndpointNotReady`, `BadRequest` (external models), `RequestTimedOut`,
+        `ModelServerUnavailable`.
         """
         target = self._target(caller, endpoint, served_entity)
+        deadline = self._clock.monotonic() + self._settings.request_timeout
         while isinstance(target, Endpoint):
-            await self._deployments.wake(target)
+            await self._wake(target, deadline)
             target = self._target(caller, endpoint, served_entity)
         engine = await self._engine(target.model)
         family = target.model.family
@@ -147,6 +150,19 @@ class TrafficRouter:
             wait = self._settings.max_queue_seconds
             budgets[entity.name] = TokenBudget(scaled, self._clock, max_wait=wait)
         return budgets[entity.name]
+
+    async def _wake(self, endpoint: Endpoint, deadline: float) -> None:
+        """Returns when it is worth another look. Raises `RequestTimedOut`."""
+        waking = asyncio.ensure_future(self._deployments.wake(endpoint))
+        too_late = asyncio.ensure_future(self._clock.sleep_until(deadline))
+        try:
+            await asyncio.wait((waking, too_late), return_when=asyncio.FIRST_COMPLETED)
+            if not waking.done():
+                raise RequestTimedOut
+            await waking
+        finally:
+            waking.cancel()
+            too_late.cancel()
 
     async def _engine(self, model: CatalogModel) -> Engine | Embedder:
         engine = self._residents.find(model)
