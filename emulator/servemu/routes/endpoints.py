@@ -44,7 +44,9 @@ async def get(request: Request) -> Response:
         return json_response(render_foundation_endpoint(provided))
     endpoint = world.deployments.get(principal_of(request).workspace, name)
     body = render_endpoint(endpoint, level_of_caller(request).name)
-    return json_response(body | render_query_info(endpoint, str(request.base_url)))
+    if endpoint.settings.get("route_optimized"):
+        body |= render_query_info(endpoint, str(request.base_url))
+    return json_response(body)
 
 
 async def delete(request: Request) -> Response:
