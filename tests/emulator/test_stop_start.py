@@ -369,6 +369,18 @@ async def test_all_held_requests_are_answered_by_one_waking(
 
 
 @pytest.mark.anyio
+async def test_held_request_is_answered_though_one_advance_passes_the_next_idle_time_too(
+    world: World, asleep: httpx.AsyncClient
+) -> None:
+    task = await ask(asleep, world)
+    await advance_by(asleep, waking_seconds(world) + 2 * IDLE)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert entity_of((await asleep.get(f"{B}/own")).json()) == AWAKE
+    assert (await asyncio.wait_for(task, timeout=5)).status_code == 200
+
+
+@pytest.mark.anyio
 async def test_held_request_times_out_and_the_endpoint_wakes_all_the_same(
     world: World, asleep: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

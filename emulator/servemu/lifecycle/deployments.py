@@ -173,7 +173,9 @@ class Deployments:
         idle = self._timeline.idle_seconds()
         asked_at = self._last_asked.get(endpoint.id, 0.0)
         if any(sleeping.is_scaled_to_zero(entity) for entity in active.entities):
-            self._save(sleeping.stay_awake(endpoint, active.due_at + idle))
+            # The request that woke it is served now, however far the clock was moved at once.
+            awake_at = max(active.due_at, self._workspaces.now(endpoint.workspace))
+            self._save(sleeping.stay_awake(endpoint, awake_at + idle))
         elif asked_at + idle > active.due_at:
             self._save(sleeping.stay_awake(endpoint, asked_at + idle))
         else:
