@@ -1,11 +1,22 @@
 """The border of the engine: frozen data for what is asked and answered, and two protocols."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 Role = Literal["system", "user", "assistant", "tool"]
+JsonSchema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model made, whole."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +25,36 @@ class Message:
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of an assistant's turn."""
+    tool_call_id: str = ""
+    """Of a tool's turn: the call it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function the model may call."""
+
+    name: str
+    description: str = ""
+    parameters: JsonSchema = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """Which tools there are, and whether one must be called."""
+
+    tools: tuple[Tool, ...]
+    choice: Literal["none", "auto", "required"] = "auto"
+    name: str = ""
+    """With `required`: the only one that may be called; empty: any."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonAnswer:
+    """The answer is JSON: any object, or what the schema admits."""
+
+    schema: JsonSchema | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +88,8 @@ class GenerateRequest:
     n: int = 1
     context_length: int | None = None
     """Tokens of prompt and answer that the *played* model takes; None: the engine's own."""
+    tool_use: ToolUse | None = None
+    json_answer: JsonAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +116,16 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """Some more of tool call `index` of an answer; id and name come with its first delta only."""
+
+    index: int
+    arguments: str = ""
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Some more text of answer `index` (0 to n - 1)."""
 
@@ -83,6 +136,7 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     """Set on the last chunk of each answer."""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 class Generation(Protocol):
