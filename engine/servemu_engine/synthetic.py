@@ -2,8 +2,7 @@
 
 import asyncio
 import hashlib
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -11,18 +10,14 @@ from servemu_engine.base import (
     Chunk,
     EmbedRequest,
     EngineInfo,
-    FinishReason,
     GenerateRequest,
     Message,
     PreparedEmbedRequest,
     PreparedRequest,
-    Sampling,
-    TokenLogprob,
 )
 from servemu_engine.errors import EngineClosed, InvalidPrompt, PromptTooLong
-from servemu_engine.stopping import find_stop, num_undecided
+from servemu_engine.synthetic_generation import Plan, SyntheticGeneration, chunks
 from servemu_engine.synthetic_text import (
-    made_up_logprob,
     pieces,
     reply,
     token_id,
@@ -32,8 +27,6 @@ from servemu_engine.synthetic_text import (
 )
 
 _SHORTEST_REPLY = 16
-_CHUNKS_PER_TURN = 64
-"""Chunks taken in a row before other tasks of the event loop get a turn."""
 _FRAME = ("<|start|>", "<|end|>")
 """What an encoder puts around each text; counted and billed like words."""
 _DIMENSIONS = 384
@@ -55,9 +48,9 @@ _DEFAULT_REPLIES = Replies()
 class SyntheticEngine:
     """Plausible English and hashed vectors. Implements `Engine` and `Embedder`.
 
-    Tokens are words and marks (`synthetic_text.pieces`). The text follows from prompt and seed; at
-    temperature 0 from the prompt alone; above 0 without a seed it is a fresh draw from `rng`.
-    It is written as it is read, so a reader that stands still costs nothing.
+    Tokens are words and marks (`synthetic_text.pieces`). The same request gives the same text, in
+    every process: it follows from prompt and seed (none is a seed too), at temperature 0 from the
+    prompt alone. It is written as it is read, so a reader that stands still costs nothing.
     """
 
     def __init__(
@@ -66,12 +59,10 @@ class SyntheticEngine:
         *,
         context_length: int = 131072,
         replies: Replies = _DEFAULT_REPLIES,
-        rng: Random | None = None,
     ) -> None:
         self._name = name
         self._context_length = context_length
         self._replies = replies
-        self._rng = rng or Random()
         self._closed = False
 
     @property
@@ -110,11 +101,12 @@ class SyntheticEngine:
             room if asked is None else min(asked, room),
         )
 
-    def submit(self, prepared: PreparedRequest) -> "SyntheticGeneration":
+    def submit(self, prepared: PreparedRequest) -> SyntheticGeneration:
         """Start an answer. Raises `EngineClosed`."""
         self.check_open()
         indices = range(prepared.request.n)
-        return SyntheticGeneration(self, [self._answer(prepared, index) for index in indices])
+        answers = [self._answer(prepared, index) for index in indices]
+        return SyntheticGeneration(self.check_open, answers)
 
     def prepare_embed(self, request: EmbedRequest) -> PreparedEmbedRequest:
         """Cut each text to the context and count it. Raises `InvalidPrompt`."""
@@ -145,51 +137,10 @@ class SyntheticEngine:
         sampling = prepared.request.sampling
         draw = f"{self._name} {_fingerprint(prepared.request)}"
         if sampling.temperature > 0:
-            seed = self._rng.getrandbits(64) if sampling.seed is None else sampling.seed
-            draw += f" {seed} {index}"
+            draw += f" {sampling.seed} {index}"
         topic = topic_of(_question(prepared.request))
-        plan = _Plan(index, prepared.max_tokens, sampling, self._replies.tokens_per_chunk)
-        return _chunks(plan, _tokens(topic, self._replies.mean_tokens, Random(draw)))
-
-
-class SyntheticGeneration:
-    """The running answers of one request, a chunk of each in turn."""
-
-    def __init__(self, engine: SyntheticEngine, answers: list[Iterator[Chunk]]) -> None:
-        self._engine = engine
-        self._answers = deque(answers)
-        self._taken = 0
-
-    def __aiter__(self) -> AsyncIterator[Chunk]:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        if self._answers:
-            self._engine.check_open()
-        self._taken += 1
-        if self._taken % _CHUNKS_PER_TURN == 0:
-            await asyncio.sleep(0)  # nothing here ever waits: without it a reader starves the loop
-        while self._answers:
-            chunk = next(self._answers[0], None)
-            if chunk is not None:
-                self._answers.rotate(-1)
-                return chunk
-            self._answers.popleft()
-        raise StopAsyncIteration
-
-    async def __aenter__(self) -> "SyntheticGeneration":
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._answers.clear()
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    index: int
-    max_tokens: int
-    sampling: Sampling
-    tokens_per_chunk: int
+        plan = Plan(index, prepared.max_tokens, sampling, self._replies.tokens_per_chunk)
+        return chunks(plan, _tokens(topic, self._replies.mean_tokens, Random(draw)))
 
 
 def _prompt_pieces(request: GenerateRequest) -> list[str]:
@@ -232,54 +183,3 @@ def _tokens(topic: str, mean: int | None, rng: Random) -> Iterator[tuple[str, bo
         yield sentence[-1], is_last
         if is_last:
             return
-
-
-def _chunks(plan: _Plan, tokens: Iterator[tuple[str, bool]]) -> Iterator[Chunk]:
-    """Chunks of one answer; the last one, and only that, has the finish reason."""
-    if plan.max_tokens < 1:
-        yield Chunk(plan.index, "", 0, (), "length")
-        return
-    cut = _StopCut(plan.sampling.stop)
-    logprobs: list[TokenLogprob] = []
-    text, num_unsent = "", 0
-    for count, (piece, ends_here) in enumerate(tokens, start=1):
-        num_unsent += 1
-        text += cut.push(piece)
-        if plan.sampling.logprobs:
-            logprobs.append(made_up_logprob(piece, count, plan.sampling.top_logprobs))
-        reason: FinishReason | None = None
-        if cut.found or ends_here:
-            reason = "stop"
-        elif count >= plan.max_tokens:
-            reason = "length"
-        elif num_unsent < plan.tokens_per_chunk or not text:
-            continue
-        if reason is not None:
-            text += cut.held
-        yield Chunk(plan.index, text, num_unsent, tuple(logprobs), reason)
-        if reason is not None:
-            return
-        logprobs.clear()
-        text, num_unsent = "", 0
-
-
-class _StopCut:
-    """Lets text through up to the first stop string, holding back what may be the start of one."""
-
-    def __init__(self, stop: tuple[str, ...]) -> None:
-        self._stop = tuple(filter(None, stop))
-        self.held = ""
-        self.found = False
-
-    def push(self, piece: str) -> str:
-        if not self._stop:
-            return piece
-        text = self.held + piece
-        self.held = ""
-        start = find_stop(text, self._stop)
-        if start is not None:
-            self.found = True
-            return text[:start]
-        certain = len(text) - num_undecided(text, self._stop)
-        self.held = text[certain:]
-        return text[:certain]
