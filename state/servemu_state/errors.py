@@ -5,8 +5,8 @@ StateError
 ├── DatabaseCorrupt       is not a servemu database, or is a damaged one
 ├── DatabaseTooNew        was written by a newer servemu
 ├── MigrationFailed       an older database could not be brought up to date
-├── EndpointExists, FaultExists
-└── EndpointGone, WorkspaceGone
+├── EndpointExists, FaultExists, ModelExists
+└── EndpointGone, WorkspaceGone, ModelGone
 """
 
 
@@ -89,3 +89,13 @@ class WorkspaceGone(StateError):
     def __init__(self, name: str) -> None:
         super().__init__(f"There is no workspace named {name!r}.")
         self.name = name
+
+
+class ModelExists(StateError):
+    def __init__(self, workspace: str, name: str) -> None:
+        super().__init__(f"Model {name!r} already exists in workspace {workspace!r}.")
+
+
+class ModelGone(StateError):
+    def __init__(self, workspace: str, name: str) -> None:
+        super().__init__(f"Model {name!r} is no longer in workspace {workspace!r}.")

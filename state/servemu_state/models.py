@@ -107,3 +107,37 @@ signing_keys = Table(
     Column("name", String(64), primary_key=True),
     Column("secret", String(255), nullable=False),
 )
+
+registered_models = Table(
+    "registered_models",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("workspace", String(255), nullable=False),
+    Column("name", String(767), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("updated_by", String(255), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("last_version", Integer, nullable=False),
+    Column("aliases", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    UniqueConstraint("workspace", "name"),
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("model_id", ForeignKey(registered_models.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("status", String(32), nullable=False),
+    Column("creator", String(255), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("updated_by", String(255), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("run_id", String(255), nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("details", Text, nullable=False),
+)

@@ -163,3 +163,50 @@ class Standing:
     """What they were given, themselves or through their group."""
     settings: JsonObject = field(default_factory=dict)
     """The endpoint's."""
+
+
+class VersionStatus(StrEnum):
+    """`status` of a model version (databricks-sdk `ModelVersionInfoStatus`)."""
+
+    PENDING = "PENDING_REGISTRATION"
+    FAILED = "FAILED_REGISTRATION"
+    READY = "READY"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A model of Unity Catalog. Times are seconds since the epoch, on the workspace's clock."""
+
+    id: str
+    """32 lower-case hex digits; its files are kept under it."""
+    workspace: str
+    name: str
+    """`catalog.schema.model`"""
+    owner: str
+    created_at: float
+    updated_at: float
+    updated_by: str
+    description: str = ""
+    last_version: int = 0
+    """The highest version ever given out: a deleted one's number does not come again."""
+    aliases: tuple[tuple[str, int], ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a registered model."""
+
+    model_id: str
+    version: int
+    status: VersionStatus
+    creator: str
+    created_at: float
+    updated_at: float
+    updated_by: str
+    description: str = ""
+    source: str = ""
+    run_id: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+    details: JsonObject = field(default_factory=dict)
+    """Wire fields that are kept and echoed: run_tracking_server_id, model_id, …"""
