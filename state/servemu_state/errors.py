@@ -5,7 +5,7 @@ StateError
 ├── DatabaseCorrupt       is not a servemu database, or is a damaged one
 ├── DatabaseTooNew        was written by a newer servemu
 ├── MigrationFailed       an older database could not be brought up to date
-├── EndpointExists, FaultExists, ModelExists
+├── EndpointExists, FaultExists, ReplyExists, ModelExists
 └── EndpointGone, WorkspaceGone, ModelGone
 """
 
@@ -79,6 +79,15 @@ class FaultExists(StateError):
 
     def __init__(self, workspace: str, id: str) -> None:
         super().__init__(f"Workspace {workspace!r} already has a fault rule {id!r}.")
+        self.workspace = workspace
+        self.id = id
+
+
+class ReplyExists(StateError):
+    """The workspace already has a scripted reply with this id."""
+
+    def __init__(self, workspace: str, id: str) -> None:
+        super().__init__(f"Workspace {workspace!r} already has a scripted reply {id!r}.")
         self.workspace = workspace
         self.id = id
 

@@ -92,6 +92,18 @@ faults = Table(
     UniqueConstraint("workspace", "id"),
 )
 
+replies = Table(
+    "replies",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("workspace", String(255), nullable=False),
+    Column("id", String(255), nullable=False),
+    Column("reply", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("used", Integer, nullable=False),
+    UniqueConstraint("workspace", "id"),
+)
+
 permissions = Table(
     "permissions",
     metadata,

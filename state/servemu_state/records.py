@@ -122,6 +122,18 @@ class FaultRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptedReply:
+    """A scripted reply, and how often it was given."""
+
+    workspace: str
+    id: str
+    reply: JsonObject
+    """As it was validated and will be shown."""
+    created_at: float
+    used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Workspace:
     """An isolated world, and how far its clock was moved."""
 
