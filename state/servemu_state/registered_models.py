@@ -3,11 +3,10 @@
 Versions belong to the model's id, so that a rename touches one row.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, Row, bindparam, select
 from sqlalchemy.exc import IntegrityError
 
 from . import models
@@ -45,7 +44,6 @@ _DELETE = _MODELS.delete().where(_WITH_ID)
 _DELETE_ALL = _MODELS.delete().where(_IN_WORKSPACE)
 _GET_VERSION = select(_VERSIONS).where(_OF_MODEL, _NUMBERED)
 _LIST_VERSIONS = select(_VERSIONS).where(_OF_MODEL).order_by(_VERSIONS.c.version.desc())
-_COUNT_VERSIONS = select(func.count()).select_from(_VERSIONS).where(_OF_MODEL)
 _INSERT_VERSION = _VERSIONS.insert()
 _UPDATE_VERSION = _VERSIONS.update().where(_OF_MODEL, _NUMBERED)
 _DELETE_VERSION = _VERSIONS.delete().where(_OF_MODEL, _NUMBERED)
@@ -128,21 +126,25 @@ def delete_version(conn: Connection, model_id: str, version: int) -> None:
     conn.execute(_DELETE_VERSION, {"of_model": model_id, "numbered": version})
 
 
-def _model(row: Sequence[Any]) -> RegisteredModel:
-    *plain, aliases, tags = row
-    named = tuple((alias, version) for alias, version in decode(aliases))
-    pairs = tuple((key, value) for key, value in decode(tags))
-    return RegisteredModel(*plain, named, pairs)
+def _model(row: Row[Any]) -> RegisteredModel:
+    columns = dict(row._mapping)
+    aliases, tags = _pairs(columns.pop("aliases")), _pairs(columns.pop("tags"))
+    return RegisteredModel(**columns, aliases=aliases, tags=tags)
 
 
 def _model_row(model: RegisteredModel) -> dict[str, Any]:
     return {**asdict(model), "aliases": encode(model.aliases), "tags": encode(model.tags)}
 
 
-def _version(row: Sequence[Any]) -> ModelVersion:
-    model_id, version, status, *plain, tags, details = row
-    pairs = tuple((key, value) for key, value in decode(tags))
-    return ModelVersion(model_id, version, VersionStatus(status), *plain, pairs, decode(details))
+def _version(row: Row[Any]) -> ModelVersion:
+    columns = dict(row._mapping)
+    status = VersionStatus(columns.pop("status"))
+    tags, details = _pairs(columns.pop("tags")), decode(columns.pop("details"))
+    return ModelVersion(**columns, status=status, tags=tags, details=details)
+
+
+def _pairs(text: str) -> tuple[tuple[str, Any], ...]:
+    return tuple((key, value) for key, value in decode(text))
 
 
 def _version_row(version: ModelVersion) -> dict[str, Any]:
