@@ -11,6 +11,10 @@ ApiError
 │   ├── PermissionDenied            403 PERMISSION_DENIED
 │   ├── EndpointNotFound            404 RESOURCE_DOES_NOT_EXIST
 │   ├── ModelNotFound               404 RESOURCE_DOES_NOT_EXIST
+│   ├── CatalogNotFound             404 RESOURCE_DOES_NOT_EXIST
+│   ├── AliasNotFound               404 RESOURCE_DOES_NOT_EXIST
+│   ├── RegisteredModelExists       400 RESOURCE_ALREADY_EXISTS
+│   ├── ModelInUse                  409 RESOURCE_CONFLICT
 │   ├── ResourceNotFound            404 RESOURCE_DOES_NOT_EXIST
 │   ├── EndpointExists              409 RESOURCE_ALREADY_EXISTS
 │   ├── RuleExists                  409 RESOURCE_ALREADY_EXISTS
@@ -106,6 +110,34 @@ class ModelNotFound(ControlPlaneError):
             super().__init__(f"Routine or Model '{name}' does not exist.")
         else:
             super().__init__(f"Model Version (name='{name}', version={version}) does not exist.")
+
+
+class CatalogNotFound(ControlPlaneError):
+    """No such catalog or schema. Text GUESS."""
+
+
+class AliasNotFound(ControlPlaneError):
+    """Text GUESS."""
+
+    def __init__(self, name: str, alias: str) -> None:
+        super().__init__(f"Alias '{alias}' does not exist on Routine or Model '{name}'.")
+
+
+class RegisteredModelExists(ControlPlaneError):
+    """MLflow reads the code alone, and goes on (facts/uc_registry §1.1). Text GUESS."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Routine or Model '{name}' already exists.")
+
+
+class ModelInUse(ControlPlaneError):
+    """Refused while an endpoint serves it: ours, the real service's answer is not known."""
+
+    def __init__(self, name: str, version: str | None, endpoint: str) -> None:
+        of = "" if version is None else f" version {version}"
+        super().__init__(
+            f"Model '{name}'{of} is served by endpoint '{endpoint}'. Delete the endpoint first."
+        )
 
 
 class ResourceNotFound(ControlPlaneError):
@@ -205,6 +237,10 @@ WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     PermissionDenied: (403, "PERMISSION_DENIED"),
     EndpointNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
     ModelNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
+    CatalogNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
+    AliasNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
+    RegisteredModelExists: (400, "RESOURCE_ALREADY_EXISTS"),
+    ModelInUse: (409, "RESOURCE_CONFLICT"),
     ResourceNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
     EndpointExists: (409, "RESOURCE_ALREADY_EXISTS"),
     RuleExists: (409, "RESOURCE_ALREADY_EXISTS"),
