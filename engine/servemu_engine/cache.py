@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from servemu_engine.slots import Copy, Reshape
+
 _SHORT = 511
 """Sequences up to it share one batch of attention; beyond, those within a factor of two do."""
 
@@ -136,22 +138,33 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         tensors = [t for t in (*self.keys, *self.values) if t is not None]
         return sum(t.shape[1] * t.shape[3] * t.element_size() for t in tensors)
 
-    def reshape(self, num_slots: int, length: int, sources: tuple[int, ...]) -> None:
-        """New slots; slot `i` gets what was in `sources[i]` (-1: nothing). On CPU, memory that no
-        token was written to is address space only."""
-        self.shape = (num_slots, length)
-        pairs = [(new, old) for new, old in enumerate(sources) if old >= 0]
-        self.keys = [self._moved(tensor, pairs) for tensor in self.keys]
-        self.values = [self._moved(tensor, pairs) for tensor in self.values]
+    def reshape(self, change: Reshape) -> None:
+        """New slots, with what the old ones hold. On CPU, memory that no token was written to is
+        address space only."""
+        self.shape = (change.num_slots, change.length)
+        self.keys = [self._moved(tensor, change) for tensor in self.keys]
+        self.values = [self._moved(tensor, change) for tensor in self.values]
 
-    def _moved(self, old: Tensor | None, pairs: list[tuple[int, int]]) -> Tensor | None:
+    def _moved(self, old: Tensor | None, change: Reshape) -> Tensor | None:
         if old is None:
             return None
-        fresh = _zeros(old, (self.shape[0], old.shape[1], self.shape[1], old.shape[3]))
-        kept = min(old.shape[2], self.shape[1])
-        for new_slot, old_slot in pairs:
-            fresh[new_slot, :, :kept] = old[old_slot, :, :kept]
+        fresh = _zeros(old, (change.num_slots, old.shape[1], change.length, old.shape[3]))
+        for slot, (source, count) in enumerate(zip(change.sources, change.lengths, strict=True)):
+            if source >= 0:
+                fresh[slot, :, :count] = old[source, :, :count]
         return fresh
+
+    def copy(self, copy: Copy) -> None:
+        """One slot begins like another."""
+        for store in (*self.keys, *self.values):
+            if store is not None:
+                store[copy.target, :, : copy.count] = store[copy.source, :, : copy.count]
+
+    def clear(self, slot: int) -> None:
+        """What was no number in it would reach whoever has the slot next."""
+        for store in (*self.keys, *self.values):
+            if store is not None:
+                store[slot].zero_()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object

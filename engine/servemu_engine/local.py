@@ -16,8 +16,9 @@ from servemu_engine.loading import LoadedModel, load_causal_lm
 from servemu_engine.loop import Answer, EngineLoop
 from servemu_engine.packed import pack_linears
 from servemu_engine.runner import Runner
-from servemu_engine.scheduler import Capacity, Scheduler
+from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence
+from servemu_engine.slots import Capacity
 from servemu_engine.stopping import AnswerText, Detokenizer, StopRules
 from servemu_engine.vocabulary import Vocabulary
 

@@ -9,6 +9,7 @@ from servemu_engine.cache import Layout, Segment, SlotCache
 from servemu_engine.errors import LoadFailed
 from servemu_engine.sampler import Draw, Sampled, sample, uniform
 from servemu_engine.scheduler import Row, Step
+from servemu_engine.slots import Reshape
 
 _PROBE = 12
 """Tokens of the check at start."""
@@ -38,7 +39,7 @@ class Runner:
         ids = [i * 7919 % self._model.config.get_text_config().vocab_size for i in range(_PROBE)]
         expected = self._model(torch.tensor([ids], device=self._device)).logits[0, -1].float()
         self._model.set_attn_implementation(SLOT_ATTENTION)
-        self._cache.reshape(2, _PROBE, ())
+        self._cache.reshape(Reshape(2, _PROBE, ()))
         try:
             self._forward(ids[:-1], Layout((Segment(0, _PROBE - 1, 1, 0),), 0, self._device))
             last = Layout((Segment(0, 1, 1, _PROBE - 1),), 1, self._device)
@@ -55,12 +56,14 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[tuple[Row, Sampled]]:
-        """The next token of each row that samples, in the order of `step.rows`."""
+        """The next token of each row that samples, in the order of `step.rows`; before them, rows
+        whose logits are no numbers, sampling or not, with their slots emptied."""
         if self._num_threads is not None and torch.get_num_threads() != self._num_threads:
             torch.set_num_threads(self._num_threads)
         if step.reshape is not None:
-            reshape = step.reshape
-            self._cache.reshape(reshape.num_slots, reshape.length, reshape.sources)
+            self._cache.reshape(step.reshape)
+        for copy in step.copies:
+            self._cache.copy(copy)
         if not step.rows:
             return []
         segments: list[Segment] = []
@@ -72,13 +75,19 @@ class Runner:
             ids.extend(row.sequence.tokens[row.start : row.start + row.count])
         layout = Layout(tuple(segments), len(step.decode), self._device)
         logits = self._forward(ids, layout)
-        sampling = [i for i, row in enumerate(step.rows) if row.samples]
+        is_finite = logits.amax(-1).isfinite().tolist()
+        broken = [row for row, good in zip(step.rows, is_finite, strict=True) if not good]
+        for row in broken:
+            self._cache.clear(row.sequence.slot or 0)
+        failed = [(row, Sampled(-1, None, is_finite=False)) for row in broken]
+        sampling = [i for i, row in enumerate(step.rows) if row.samples and is_finite[i]]
         if not sampling:
-            return []
+            return failed
         if len(sampling) < len(segments):
             logits = logits[torch.tensor(sampling, device=self._device)]
         rows = [step.rows[i] for i in sampling]
-        return list(zip(rows, sample(logits, [_draw(row) for row in rows]), strict=True))
+        sampled = sample(logits, [_draw(row) for row in rows])
+        return failed + list(zip(rows, sampled, strict=True))
 
     def _forward(self, ids: list[int], layout: Layout) -> Tensor:
         """Logits of the last token of each segment: [segments, vocab]."""
@@ -97,4 +106,6 @@ class Runner:
 
 def _draw(row: Row) -> Draw:
     sequence = row.sequence
-    return Draw(sequence.sampling, uniform(sequence.seed, sequence.index, sequence.num_generated))
+    drawn = uniform(sequence.seed, sequence.index, sequence.num_generated)
+    constraint = sequence.constraint
+    return Draw(sequence.sampling, drawn, None if constraint is None else constraint.allowed())

@@ -7,6 +7,7 @@ gives the same token whoever else is in the batch.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,8 @@ class Draw:
 
     sampling: Sampling
     uniform: float
+    allowed: bytes | None = None
+    """One bit a token, the lowest first: only these are drawn, by their share among them."""
 
     @property
     def is_greedy(self) -> bool:
@@ -34,7 +37,7 @@ class Draw:
 @dataclass(frozen=True, slots=True)
 class TokenScores:
     """Natural-log probabilities of the model itself, before temperature, top-k and top-p (OpenAI's
-    meaning, as in vLLM's default `raw_logprobs`)."""
+    meaning, as in vLLM's default `raw_logprobs`); of a row with a grammar, before that too."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
@@ -47,6 +50,8 @@ class Sampled:
 
     token: int
     scores: TokenScores | None
+    is_finite: bool = True
+    """False: the model gave no numbers for this row, and `token` means nothing."""
 
 
 def uniform(seed: int, index: int, position: int) -> float:
@@ -67,16 +72,35 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Sampled]:
     logits = logits.float().nan_to_num(
         nan=-_LARGEST_LOGIT, posinf=_LARGEST_LOGIT, neginf=-_LARGEST_LOGIT
     )
-    tokens = logits.argmax(-1)
+    choosable = _choosable(logits, draws)
+    tokens = choosable.argmax(-1)
     plain = [i for i, draw in enumerate(draws) if not draw.is_greedy and not _is_filtered(draw)]
     filtered = [i for i, draw in enumerate(draws) if not draw.is_greedy and _is_filtered(draw)]
     for rows, choose in ((plain, _sample_all), (filtered, _sample_filtered)):
         if rows:
             chosen = [draws[row] for row in rows]
             index = torch.tensor(rows, device=logits.device)
-            tokens[index] = choose(_tempered(logits[index], chosen), chosen)
+            tokens[index] = choose(_tempered(choosable[index], chosen), chosen)
     scores = _scores(logits, tokens, draws)
     return [Sampled(token, scores.get(row)) for row, token in enumerate(tokens.tolist())]
+
+
+def _choosable(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """The logits with -inf for what a row's grammar does not allow; the same ones without any."""
+    rows = [row for row, draw in enumerate(draws) if draw.allowed is not None]
+    if not rows:
+        return logits
+    vocab = logits.shape[-1]
+    allowed = np.zeros((len(rows), vocab), dtype=np.uint8)
+    for place, row in enumerate(rows):
+        packed = np.frombuffer(draws[row].allowed or b"", dtype=np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")[:vocab]
+        allowed[place, : len(bits)] = bits
+    is_banned = torch.from_numpy(allowed == 0).to(logits.device)
+    choosable = logits.clone()
+    index = torch.tensor(rows, device=logits.device)
+    choosable[index] = logits[index].masked_fill(is_banned, -torch.inf)
+    return choosable
 
 
 def _is_filtered(draw: Draw) -> bool:

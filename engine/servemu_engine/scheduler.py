@@ -1,32 +1,20 @@
-"""Who is in the next step: admission, chunked prefill, slots. No torch, no asyncio."""
+"""Who is in the next step: admission, chunked prefill, preemption. No torch, no asyncio.
+
+Bounds, in steps, with `chunk` prompt tokens a step:
+
+* A running answer gets a token in every step, and a step holds at most `chunk` prompt tokens.
+* Of the chunk, half is for the oldest prompt, however long, and the rest for the shortest ones: a
+  prompt of p tokens that is either takes at most p / (chunk / 2) steps, whatever else waits.
+* While nobody decodes there is nobody to stall, and a step takes `prefill_alone` prompt tokens.
+* A prompt that begins like one being prefilled waits until it can have its keys and values.
+"""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from servemu_engine.sequence import Sequence
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """What the KV cache may hold. All figures in tokens, but `max_slots`."""
-
-    max_slots: int
-    kv_tokens: int
-    """Slots times their length never exceeds this."""
-    window: int
-    """Longest sequence; at most `kv_tokens`, so one always fits."""
-    shortest: int = 1024
-
-    def length_for(self, num_tokens: int) -> int:
-        """Slot length for a sequence: doubled from `shortest`, at most the window."""
-        length = min(self.shortest, self.kv_tokens)
-        while length < num_tokens:
-            length *= 2
-        return min(length, self.window)
-
-    def slots_for(self, length: int) -> int:
-        return max(1, min(self.max_slots, self.kv_tokens // length))
+from servemu_engine.slots import WORTH_SHARING, Capacity, Copy, Reshape, SlotTable, num_common
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +32,14 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Reshape:
-    """New shape of the cache. Slot `i` gets what was in `sources[i]`; -1: nothing."""
-
-    num_slots: int
-    length: int
-    sources: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
-    """One run of the device: the cache's new shape if any, decode rows by slot, prefill rows."""
+    """One run of the device: first `reshape`, then `copies` in order, then the rows at once."""
 
     decode: tuple[Row, ...]
+    """By slot."""
     prefill: tuple[Row, ...]
     reshape: Reshape | None = None
+    copies: tuple[Copy, ...] = ()
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -66,19 +47,18 @@ class Step:
 
 
 class Scheduler:
-    """First come, first served; who decodes goes first, prefill fills up the step's budget.
+    """First come, first served for slots; within a step who decodes goes first.
 
     Paused sequences keep their slot until somebody waits for it.
     """
 
-    def __init__(self, capacity: Capacity, prefill_chunk: int) -> None:
+    def __init__(self, capacity: Capacity, prefill_chunk: int, prefill_alone: int = 0) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._capacity = capacity
         self._prefill_chunk = prefill_chunk
-        self._length = capacity.length_for(1)
-        self._free = list(range(capacity.slots_for(self._length)))
-        self._reshape: Reshape | None = Reshape(len(self._free), self._length, ())
+        self._prefill_alone = max(prefill_chunk, prefill_alone)
+        self._slots = SlotTable(capacity)
 
     @property
     def has_work(self) -> bool:
@@ -88,11 +68,16 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
-    def remove(self, sequence: Sequence) -> None:
-        """It is finished or cancelled; its slot is free in the next step. Unknown: ignored."""
+    def remove(self, sequence: Sequence, *, broken: bool = False) -> None:
+        """It is finished or cancelled; its slot is free in the next step. Unknown: ignored.
+
+        `broken`: what is in its slot is good for nobody.
+        """
         if sequence in self.running:
             self.running.remove(sequence)
-            self._release(sequence)
+            if broken:
+                sequence.num_cached = 0
+            self._slots.release(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
@@ -100,36 +85,48 @@ class Scheduler:
         """The rows of the next step; may admit, evict and change the shape of the cache."""
         self._make_room()
         self._admit()
-        decode = [s for s in self.running if s.num_pending == 1 and not s.is_paused]
+        active = [s for s in self.running if not s.is_paused]
+        decode = [s for s in active if s.num_pending == 1]
         decode.sort(key=lambda sequence: sequence.slot or 0)
-        rows = tuple(Row(sequence, sequence.num_cached, 1) for sequence in decode)
-        reshape, self._reshape = self._reshape, None
-        return Step(rows, tuple(self._prefill_rows()), reshape)
-
-    def _prefill_rows(self) -> Iterable[Row]:
-        budget = self._prefill_chunk
-        for sequence in self.running:
-            if sequence.num_pending == 1 or sequence.is_paused:
-                continue
-            count = min(budget, sequence.num_pending)
-            if count == 0:
-                return
-            budget -= count
-            yield Row(sequence, sequence.num_cached, count)
+        budget = self._prefill_chunk if decode else self._prefill_alone
+        counts = _shares([s for s in active if s.num_pending > 1], budget)
+        reshape, copies = self._slots.take_changes()
+        return Step(
+            tuple(Row(sequence, sequence.num_cached, 1) for sequence in decode),
+            tuple(Row(s, s.num_cached, counts[s]) for s in active if counts.get(s)),
+            reshape,
+            copies,
+        )
 
     def _admit(self) -> None:
-        budget = self._prefill_chunk - sum(
-            s.num_pending for s in self.running if s.num_pending > 1 and not s.is_paused
-        )
-        while budget > 0:
-            sequence = next((s for s in self.waiting if not s.is_paused), None)
-            if sequence is None or not self._find_slot_for(sequence):
+        for sequence in self._candidates():
+            if not self._find_slot_for(sequence):
                 return
             self.waiting.remove(sequence)
-            self._free.sort(reverse=True)
-            sequence.slot = self._free.pop()
+            self._slots.take(sequence)
             self.running.append(sequence)
-            budget -= sequence.num_pending
+
+    def _candidates(self) -> Iterator[Sequence]:
+        """Who may be admitted, in order; no more are looked at than could ever run at once."""
+        waiting = [s for s in self.waiting if not s.is_paused]
+        for sequence in waiting[: self._capacity.max_slots]:
+            if not self._will_share(sequence):
+                yield sequence
+
+    def _will_share(self, sequence: Sequence) -> bool:
+        """Whether a prompt being prefilled will soon leave more to share than there is now."""
+        most = len(sequence.tokens) - 1
+        coming = max(
+            (
+                num_common(other.tokens, sequence.tokens, min(most, len(other.tokens)))
+                for other in self.running
+                if other.num_pending > 1 and not other.is_paused
+            ),
+            default=0,
+        )
+        return (
+            coming >= WORTH_SHARING and coming - self._slots.num_shared(sequence) >= WORTH_SHARING
+        )
 
     def _find_slot_for(self, sequence: Sequence) -> bool:
         """Whether there is a slot now; paused sequences give theirs up, the cache is reshaped."""
@@ -139,22 +136,25 @@ class Scheduler:
                 return False
             self._evict(paused.pop())
         length = self._needed_length(sequence)
-        if length > self._length or not self._free:
-            self._change_shape(length)
-        return True
+        if length <= self._slots.length and self._slots.has_free:
+            return True
+        if self._slots.may_change:
+            self._slots.change_shape(length)
+            return True
+        return False
 
     def _fits(self, sequence: Sequence) -> bool:
-        if self._free and len(sequence.tokens) <= self._length:
+        if self._slots.has_free and len(sequence.tokens) <= self._slots.length:
             return True
         slots = self._capacity.slots_for(self._needed_length(sequence))
         return len(self.running) < slots
 
     def _make_room(self) -> None:
         """Before a sequence outgrows its slot: longer slots, and the newest leave if need be."""
-        while self.running and self._needed_length() > self._length:
+        while self.running and self._needed_length() > self._slots.length:
             length = self._needed_length()
             if len(self.running) <= self._capacity.slots_for(length):
-                self._change_shape(length)
+                self._slots.change_shape(length)
                 return
             paused = [s for s in self.running if s.is_paused]
             self._evict(paused[-1] if paused else self.running[-1])
@@ -164,27 +164,23 @@ class Scheduler:
 
     def _evict(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self._release(sequence)
+        self._slots.release(sequence)
         if sequence.is_paused:
             self.waiting.append(sequence)
         else:
             self.waiting.appendleft(sequence)
 
-    def _release(self, sequence: Sequence) -> None:
-        assert sequence.slot is not None
-        self._free.append(sequence.slot)
-        sequence.evict()
 
-    def _change_shape(self, length: int) -> None:
-        sources = []
-        for slot, sequence in enumerate(self.running):
-            assert sequence.slot is not None
-            sources.append(sequence.slot)
-            sequence.slot = slot
-        if self._reshape is not None:
-            previous = self._reshape.sources
-            sources = [previous[s] if s < len(previous) else -1 for s in sources]
-        num_slots = self._capacity.slots_for(length)
-        self._length = length
-        self._free = list(range(len(self.running), num_slots))
-        self._reshape = Reshape(num_slots, length, tuple(sources))
+def _shares(prefills: Iterable[Sequence], budget: int) -> dict[Sequence, int]:
+    """Tokens of each in this step. `prefills`: oldest first."""
+    prefills = list(prefills)
+    counts = dict.fromkeys(prefills, 0)
+    if not prefills:
+        return counts
+    counts[prefills[0]] = min(prefills[0].num_pending, (budget + 1) // 2)
+    budget -= counts[prefills[0]]
+    for sequence in sorted(prefills, key=lambda s: s.num_pending):
+        more = min(budget, sequence.num_pending - counts[sequence])
+        counts[sequence] += more
+        budget -= more
+    return counts

@@ -10,8 +10,9 @@ from servemu_engine.errors import EngineClosed, EngineDead
 from servemu_engine.generation import LocalGeneration, Reader
 from servemu_engine.loop import Answer, EngineLoop
 from servemu_engine.sampler import Sampled, TokenScores
-from servemu_engine.scheduler import Capacity, Row, Scheduler, Step
+from servemu_engine.scheduler import Row, Scheduler, Step
 from servemu_engine.sequence import Sequence as EngineSequence
+from servemu_engine.slots import Capacity
 from servemu_engine.stopping import AnswerText, Detokenizer, StopRules
 
 pytestmark = pytest.mark.anyio

@@ -24,8 +24,9 @@ from servemu_engine.base import Sampling
 from servemu_engine.errors import LoadFailed
 from servemu_engine.packed import PackedLinear, pack_linears
 from servemu_engine.runner import Runner
-from servemu_engine.scheduler import Capacity, Scheduler
+from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence as EngineSequence
+from servemu_engine.slots import Capacity
 
 ENDS = {"eos_token_id": None, "bos_token_id": None, "pad_token_id": None}
 SHAPE = {

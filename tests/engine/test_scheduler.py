@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from servemu_engine.base import Sampling
-from servemu_engine.scheduler import Capacity, Reshape, Scheduler, Step
+from servemu_engine.scheduler import Scheduler, Step
 from servemu_engine.sequence import Sequence
+from servemu_engine.slots import Capacity, Reshape
 
 Table = dict[str, tuple[int, int]]
 
@@ -14,12 +15,14 @@ Table = dict[str, tuple[int, int]]
 class Bench:
     """A scheduler with named sequences and a device that always answers token 0."""
 
-    def __init__(self, capacity: Capacity, prefill_chunk: int) -> None:
-        self.scheduler = Scheduler(capacity, prefill_chunk)
+    def __init__(self, capacity: Capacity, prefill_chunk: int, prefill_alone: int = 0) -> None:
+        self.scheduler = Scheduler(capacity, prefill_chunk, prefill_alone)
         self.sequences: dict[str, Sequence] = {}
 
     def add(self, name: str, num_prompt: int, run_ahead: int = 1000) -> Sequence:
-        sequence = Sequence((1,) * num_prompt, Sampling(), seed=0, run_ahead=run_ahead)
+        """Prompts of different names have nothing in common."""
+        token = len(self.sequences) + 1
+        sequence = Sequence((token,) * num_prompt, Sampling(), seed=0, run_ahead=run_ahead)
         self.sequences[name] = sequence
         self.scheduler.add(sequence)
         return sequence
@@ -77,6 +80,51 @@ def test_decode_goes_first_and_prefill_fills_the_budget(bench: Bench) -> None:
         {"a": (5, 1), "b": (9, 1)},
     ]
     assert all(next(iter(table)) == "a" for table in tables)
+
+
+def test_nobody_is_stalled_by_a_larger_chunk_while_nobody_decodes() -> None:
+    bench = Bench(Capacity(2, kv_tokens=128, window=64, shortest=64), 4, prefill_alone=12)
+    bench.add("a", 20)
+    assert [bench.step() for _ in range(3)] == [{"a": (0, 12)}, {"a": (12, 8)}, {"a": (20, 1)}]
+    bench.add("b", 20)
+    assert bench.step() == {"a": (21, 1), "b": (0, 4)}
+
+
+def test_short_prompts_are_not_behind_a_giant_and_the_giant_gets_its_half() -> None:
+    bench = Bench(Capacity(4, kv_tokens=4000, window=1000, shortest=1000), prefill_chunk=16)
+    bench.add("giant", 400)
+    assert bench.step() == {"giant": (0, 16)}
+    bench.add("b", 30)
+    bench.add("c", 8)
+    assert bench.step() == {"giant": (16, 8), "c": (0, 8)}
+    tables = [bench.step() for _ in range(4)]
+    assert [table["b"] for table in tables] == [(0, 8), (8, 8), (16, 8), (24, 6)]
+    assert [table["giant"] for table in tables] == [(24, 8), (32, 8), (40, 8), (48, 10)]
+
+
+@pytest.mark.parametrize("num_short", [1, 3, 15])
+def test_oldest_prompt_is_done_in_a_bounded_number_of_steps(num_short: int) -> None:
+    bench = Bench(Capacity(16, kv_tokens=16000, window=1000, shortest=1000), prefill_chunk=16)
+    oldest = bench.add("oldest", 200)
+    num_steps = 0
+    while oldest.num_generated == 0:
+        for number in range(num_short):
+            bench.add(f"{num_steps}.{number}", 16)
+        bench.step()
+        num_steps += 1
+    assert num_steps <= 200 / 8
+
+
+def test_decoding_answers_get_a_token_in_every_step_however_much_is_prefilled() -> None:
+    bench = Bench(Capacity(4, kv_tokens=4000, window=1000, shortest=1000), prefill_chunk=16)
+    a = bench.add("a", 2)
+    bench.step()
+    bench.add("giant", 900)
+    bench.add("other", 500)
+    for num_generated in range(1, 20):
+        assert a.num_generated == num_generated
+        table = bench.step()
+        assert sum(count for _, count in table.values()) <= 16 + 1
 
 
 def test_no_more_run_than_there_are_slots_and_the_rest_waits_in_order(bench: Bench) -> None:
@@ -169,7 +217,7 @@ def test_cache_grows_before_a_sequence_outgrows_its_slot() -> None:
     bench.sequences["a"].tokens += [0, 0]
     bench.sequences["a"].num_cached = 16
     second, table = bench.schedule()
-    assert (second.reshape, table) == (Reshape(2, 32, (0,)), {"a": (16, 1)})
+    assert (second.reshape, table) == (Reshape(2, 32, (0,), (16,)), {"a": (16, 1)})
 
 
 def test_newest_leaves_when_longer_slots_are_fewer_and_comes_back_first() -> None:
@@ -193,7 +241,7 @@ def test_long_prompt_waits_until_its_slot_length_is_affordable() -> None:
     assert bench.step() == {"a": (0, 2)}
     bench.remove("a")
     step, table = bench.schedule()
-    assert (step.reshape, table) == (Reshape(1, 32, ()), {"long": (0, 20)})
+    assert (step.reshape, table) == (Reshape(1, 32, (0,), (2,)), {"long": (0, 20)})
 
 
 def test_cache_shrinks_again_when_more_short_ones_want_to_run() -> None:
@@ -204,7 +252,7 @@ def test_cache_shrinks_again_when_more_short_ones_want_to_run() -> None:
     assert bench.step() == {"long": (0, 20)}
     bench.remove("long")
     step, table = bench.schedule()
-    assert (step.reshape, table) == (Reshape(2, 16, (0,)), {"b": (0, 2), "c": (0, 2)})
+    assert (step.reshape, table) == (Reshape(2, 16, (0,), (0,)), {"b": (0, 2), "c": (0, 2)})
 
 
 def test_two_changes_in_one_step_move_each_slot_once() -> None:
@@ -216,7 +264,7 @@ def test_two_changes_in_one_step_move_each_slot_once() -> None:
     bench.remove("a")
     bench.add("c", 40)
     step, table = bench.schedule()
-    assert (step.reshape, table) == (Reshape(2, 64, (1,)), {"b": (16, 1), "c": (0, 40)})
+    assert (step.reshape, table) == (Reshape(2, 64, (1, 0), (16, 3)), {"b": (16, 1), "c": (0, 40)})
 
 
 @pytest.mark.parametrize(
