@@ -3,7 +3,7 @@
 import typer
 
 from servemu import __version__
-from servemu.cli import faults, models, status, up
+from servemu.cli import faults, models, replies, status, up
 
 app = typer.Typer(
     name="servemu",
@@ -18,6 +18,7 @@ app.command("status")(status.status)
 app.command("endpoints")(status.endpoints)
 app.add_typer(faults.app, name="fault")
 app.add_typer(models.app, name="models")
+app.add_typer(replies.app, name="reply")
 
 
 @app.callback(invoke_without_command=True)
