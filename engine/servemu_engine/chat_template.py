@@ -1,10 +1,17 @@
 """Requests to token ids, through the chat template of the model."""
 
+import json
+from collections.abc import Sequence
+
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from servemu_engine.base import GenerateRequest, Message
+from servemu_engine.base import GenerateRequest, Message, Tool, ToolCall
 from servemu_engine.errors import InvalidPrompt
+from servemu_engine.tools import TAG, definition, spelled_out, usable
+
+_ANOTHER_FORM = "<function="
+"""Qwen3-Coder and Qwen3.5 write the call within the tags as XML."""
 
 
 def encode_request(tokenizer: PreTrainedTokenizerBase, request: GenerateRequest) -> list[int]:
@@ -20,20 +27,63 @@ def encode_request(tokenizer: PreTrainedTokenizerBase, request: GenerateRequest)
         messages = (Message("user", request.prompt),)
     else:
         return _encode(tokenizer, request.prompt, add_special_tokens=True)
+    tools = usable(request.tool_use)
     if not tokenizer.chat_template:
-        return _encode(tokenizer, _as_lines(messages), add_special_tokens=True)
-    return _encode(tokenizer, _rendered(tokenizer, messages), add_special_tokens=False)
+        lines = _as_lines(spelled_out(messages, tools))
+        return _encode(tokenizer, lines, add_special_tokens=True)
+    return _encode(tokenizer, _prompt(tokenizer, messages, tools), add_special_tokens=False)
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> str:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+def _prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], tools: Sequence[Tool]
+) -> str:
+    """By the template itself where it writes calls as `tools` does; else calls and results as text.
+
+    Templates with no tools (SmolLM2) or calls of another form (Llama 3, Mistral) get the text.
+    """
+    if not tools and not any(message.tool_calls or message.tool_call_id for message in messages):
+        return _rendered(tokenizer, messages)
+    if TAG in str(tokenizer.chat_template) and _ANOTHER_FORM not in str(tokenizer.chat_template):
+        return _rendered(tokenizer, messages, tools)
+    return _rendered(tokenizer, spelled_out(messages, tools))
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Tool] = ()
+) -> str:
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return str(
+            tokenizer.apply_chat_template(
+                [_turn(message) for message in messages],
+                tools=[definition(tool) for tool in tools] or None,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        )
     except (TemplateError, TypeError) as error:
         raise InvalidPrompt(f"the chat template refused the messages: {error}") from error
 
 
-def _as_lines(messages: tuple[Message, ...]) -> str:
+def _turn(message: Message) -> dict[str, object]:
+    turn: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if message.tool_call_id:
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
+
+
+def _call(call: ToolCall) -> dict[str, object]:
+    """Templates want the arguments as an object; text that is none stays text."""
+    try:
+        arguments: object = json.loads(call.arguments or "{}")
+    except ValueError:
+        arguments = call.arguments
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _as_lines(messages: Sequence[Message]) -> str:
     lines = [f"{message.role}: {message.content}" for message in messages]
     return "\n".join([*lines, "assistant:"])
 

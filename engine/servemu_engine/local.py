@@ -12,6 +12,7 @@ from servemu_engine.base import EngineInfo, GenerateRequest, PreparedRequest
 from servemu_engine.chat_template import encode_request
 from servemu_engine.errors import EngineClosed, LoadFailed, PromptTooLong
 from servemu_engine.generation import LocalGeneration, Reader
+from servemu_engine.grammar import Grammars
 from servemu_engine.loading import LoadedModel, load_causal_lm
 from servemu_engine.loop import Answer, EngineLoop
 from servemu_engine.packed import pack_linears
@@ -20,6 +21,7 @@ from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence
 from servemu_engine.slots import Capacity
 from servemu_engine.stopping import AnswerText, Detokenizer, StopRules
+from servemu_engine.tools import ToolCallText, usable
 from servemu_engine.vocabulary import Vocabulary
 
 _SMALLEST_WINDOW = 16
@@ -53,6 +55,7 @@ class _Running:
 
     loaded: LoadedModel
     vocabulary: Vocabulary
+    grammars: Grammars
     end_ids: frozenset[int]
     window: int
     loop: EngineLoop
@@ -98,8 +101,10 @@ class LocalEngine:
         scheduler = Scheduler(capacity, options.prefill_chunk)
         loop = EngineLoop(scheduler, runner, vocabulary.token_bytes)
         end_ids = vocabulary.end_ids(loaded.model)
+        vocab_size = loaded.model.config.get_text_config().vocab_size
+        grammars = Grammars(loaded.tokenizer, vocab_size, end_ids)
         loop.start()
-        self._running = _Running(loaded, vocabulary, end_ids, window, loop)
+        self._running = _Running(loaded, vocabulary, grammars, end_ids, window, loop)
         self._info = self._describe(loaded, window, time.perf_counter() - began)
 
     def _describe(self, loaded: LoadedModel, window: int, load_seconds: float) -> EngineInfo:
@@ -126,6 +131,7 @@ class LocalEngine:
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
         """Tokenise and check. Raises `PromptTooLong`, `InvalidPrompt`, `EngineClosed`."""
         running = self._alive()
+        running.grammars.state_for(request)
         ids = encode_request(running.loaded.tokenizer, request)
         limit = request.context_length or running.window
         if len(ids) >= limit:
@@ -168,10 +174,12 @@ class LocalEngine:
             seed=draw[0],
             index=draw[1],
             run_ahead=self._options.run_ahead,
+            constraint=running.grammars.state_for(prepared.request),
         )
         detokenizer = Detokenizer(running.vocabulary.decode, prepared.token_ids)
         rules = StopRules(running.end_ids, sampling.stop, prepared.max_tokens)
-        return Answer(sequence, AnswerText(detokenizer, rules), generation)
+        calls = ToolCallText() if usable(prepared.request.tool_use) else None
+        return Answer(sequence, AnswerText(detokenizer, rules), generation, calls)
 
     def _alive(self) -> _Running:
         if self._running is None:

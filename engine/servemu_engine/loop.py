@@ -14,7 +14,8 @@ from servemu_engine.generation import LocalGeneration, deliver
 from servemu_engine.sampler import Sampled
 from servemu_engine.scheduler import Row, Scheduler, Step
 from servemu_engine.sequence import Sequence
-from servemu_engine.stopping import AnswerText
+from servemu_engine.stopping import AnswerText, Piece
+from servemu_engine.tools import Spoken, ToolCallText
 
 TokenBytes = Callable[[int], bytes]
 
@@ -32,8 +33,17 @@ class Answer:
     sequence: Sequence
     text: AnswerText
     generation: LocalGeneration
+    calls: ToolCallText | None = None
+    """Set when the answer may hold a tool call."""
     num_unsent: int = field(init=False, default=0)
     """Tokens generated since the last chunk."""
+    unsent_logprobs: list[TokenLogprob] = field(init=False, default_factory=list)
+
+    def spoken(self, piece: Piece) -> Spoken:
+        """Text and calls of a piece, apart."""
+        if self.calls is None:
+            return Spoken(piece.text, (), piece.finish_reason)
+        return self.calls.push(piece.text, piece.finish_reason)
 
 
 class EngineLoop:
@@ -114,14 +124,21 @@ class EngineLoop:
         """Append the token; a chunk when there is text to show, or when much is held back."""
         sequence = answer.sequence
         sequence.tokens.append(sampled.token)
+        if sequence.constraint is not None:
+            sequence.constraint.take(sampled.token)
         answer.num_unsent += 1
         piece = answer.text.push(sampled.token, self._logprob(sampled))
-        if piece.finish_reason is not None:
+        answer.unsent_logprobs += piece.logprobs
+        spoken = answer.spoken(piece)
+        is_silent = not spoken.text and not spoken.tool_calls
+        if spoken.finish_reason is not None:
             self._drop([answer])
-        elif not piece.text and answer.num_unsent < max(1, sequence.run_ahead // 2):
+        elif is_silent and answer.num_unsent < max(1, sequence.run_ahead // 2):
             return None
         num_tokens, answer.num_unsent = answer.num_unsent, 0
-        return Chunk(sequence.index, piece.text, num_tokens, piece.logprobs, piece.finish_reason)
+        logprobs, answer.unsent_logprobs = tuple(answer.unsent_logprobs), []
+        end, calls = spoken.finish_reason, spoken.tool_calls
+        return Chunk(sequence.index, spoken.text, num_tokens, logprobs, end, calls)
 
     def _logprob(self, sampled: Sampled) -> TokenLogprob | None:
         scores = sampled.scores

@@ -1,8 +1,19 @@
 """One answer while it is generated: its tokens, what the cache holds of them, what was read."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from servemu_engine.base import Sampling
+
+
+class Constraint(Protocol):
+    """What the tokens of one answer may be (`grammar.GrammarState`)."""
+
+    def allowed(self) -> bytes:
+        """One bit a token, the lowest first."""
+
+    def take(self, token: int) -> None:
+        """The token that came."""
 
 
 @dataclass(slots=True, eq=False)
@@ -15,6 +26,8 @@ class Sequence:
     index: int = 0
     run_ahead: int = 32
     """Most tokens generated beyond what the reader took; then the sequence is paused."""
+    constraint: Constraint | None = None
+    """None: any token."""
     tokens: list[int] = field(init=False)
     """Prompt and answer."""
     num_cached: int = field(init=False, default=0)
