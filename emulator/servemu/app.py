@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from servemu.auth import ROUTE_OPTIMIZED, Identity
 from servemu.errors import ApiError
+from servemu.journalling import Journalling
 from servemu.metering import Metering
 from servemu.oauth import identifier
 from servemu.responses import UnexpectedErrors, on_api_error
@@ -22,6 +23,7 @@ from servemu.routes import (
     gateway,
     identity,
     invocations,
+    journal,
     oauth,
     observability,
     openai,
@@ -99,6 +101,7 @@ ROUTES = [
     Route(EMULATOR + "/presets", control.presets, methods=["GET"]),
     Route(EMULATOR + "/clock", control.clock, methods=["GET"]),
     Route(EMULATOR + "/clock/advance", control.advance_clock, methods=["POST"]),
+    Route(EMULATOR + "/requests", journal.requests, methods=["GET"]),
     Route(EMULATOR + "/models", control.models, methods=["GET"]),
     Route(EMULATOR + "/openapi.json", control.openapi, methods=["GET"]),
     Route(EMULATOR + "/coverage", control.coverage, methods=["GET"]),
@@ -121,6 +124,7 @@ def create_app(world: World) -> Starlette:
     app = Starlette(
         routes=[guard(route) for route in ROUTES],
         middleware=[
+            Middleware(Journalling, journal=world.journal),
             Middleware(Identity, identify=identifier(world.settings, world.tokens)),
             Middleware(Metering, meter=world.meter, clock=world.clock),
             Middleware(UnexpectedErrors),

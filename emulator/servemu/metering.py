@@ -204,6 +204,7 @@ async def route(request: Request, endpoint: str, entity: str | None = None) -> S
 
     Raises what `Router.route` raises.
     """
+    request.scope["endpoint_name"] = endpoint
     served = await world_of(request).router.route(caller_of(request), endpoint, entity)
     exchange_of(request).served_by(served)
     return served

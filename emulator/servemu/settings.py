@@ -33,6 +33,13 @@ class Settings(BaseSettings):
     speedup: float = Field(
         60.0, gt=0, description="Lifecycle durations are the real service's, divided by this."
     )
+    clock: Literal["real", "paused"] = Field(
+        "real", description="paused: workspaces' clocks move only when they are advanced."
+    )
+    seed: int | None = Field(
+        None, description="Same seed, same ids, draws and texts; none: fresh ones every time."
+    )
+    journal_size: int = Field(10_000, gt=0, description="Requests kept of each workspace.")
     auth: Literal["open", "strict"] = Field(
         "open", description="open: any token is somebody. strict: only those of `tokens`."
     )

@@ -5,7 +5,9 @@ from importlib import import_module
 
 from servemu.catalog import CatalogModel, load_catalog
 from servemu.clock import Clock
+from servemu.dice import Dice
 from servemu.faults.ledger import Faults
+from servemu.journal import Journal
 from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import TrafficRouter
@@ -59,6 +61,8 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         router=TrafficRouter(deployments, catalog, residents, clock, settings),
         meter=Meter(workspaces.now),
         machine=Machine(clock),
+        journal=Journal(workspaces, clock, settings.journal_size),
+        dice=Dice(settings.seed),
         started_at=clock.monotonic(),
     )
 

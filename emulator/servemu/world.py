@@ -7,7 +7,9 @@ from starlette.requests import Request
 from servemu.auth import Principal
 from servemu.catalog import Catalog
 from servemu.clock import Clock
+from servemu.dice import Dice
 from servemu.faults.ledger import Faults
+from servemu.journal import Journal
 from servemu.lifecycle.deployments import Call, Deployments
 from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import TrafficRouter
@@ -37,6 +39,8 @@ class World:
     router: TrafficRouter
     meter: Meter
     machine: Machine
+    journal: Journal
+    dice: Dice
     started_at: float
     """`clock.monotonic()` at the start."""
 

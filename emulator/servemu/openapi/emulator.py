@@ -1,7 +1,7 @@
 """The OpenAPI document of the emulator, out of its table of routes."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.routing import BaseRoute, Route
@@ -38,7 +38,7 @@ def _operation(route: Route, method: str, operation: Operation) -> Json:
     return {
         "operationId": f"{method.lower()}_{slug}",
         **operation_object(operation, summary, has_body),
-        "parameters": [*_path_parameters(route.path), *_query_parameters(operation.query)],
+        "parameters": [*_path_parameters(route.path), *_query_parameters(operation)],
     }
 
 
@@ -49,6 +49,10 @@ def _path_parameters(path: str) -> list[Json]:
     ]
 
 
-def _query_parameters(names: Iterable[str]) -> list[Json]:
-    schema = {"type": "integer", "minimum": 1}
-    return [{"name": name, "in": "query", "schema": schema} for name in names]
+def _query_parameters(operation: Operation) -> list[Json]:
+    number = {"type": "integer", "minimum": 1}
+    return [
+        {"name": name, "in": "query", "schema": schema}
+        for names, schema in ((operation.query, number), (operation.texts, {"type": "string"}))
+        for name in names
+    ]

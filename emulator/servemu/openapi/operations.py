@@ -56,6 +56,8 @@ class Operation:
     answer_type: str = JSON
     query: tuple[str, ...] = ()
     """Names of whole numbers that may be given."""
+    texts: tuple[str, ...] = ()
+    """Names of texts that may be given in the query."""
     error: Schema = Error
     streams: bool = False
 
@@ -122,5 +124,10 @@ OPERATIONS: Mapping[str, Operation] = {
     f"GET {EMULATOR}/presets": Operation((resources.Presets,)),
     f"GET {EMULATOR}/clock": Operation((resources.Time,)),
     f"POST {EMULATOR}/clock/advance": Operation((resources.Time,), (Advance,)),
+    f"GET {EMULATOR}/requests": Operation(
+        (resources.Requests,),
+        query=("since", "limit", "wait"),
+        texts=("operation", "endpoint", "status"),
+    ),
     f"GET {EMULATOR}/models": Operation((resources.Models,)),
 }

@@ -192,3 +192,20 @@ class StoredModel(Described):
 
 class Models(Described):
     models: list[StoredModel]
+
+
+class RequestShown(Described):
+    """Of the journal; times in seconds."""
+
+    number: int
+    request_id: str
+    at: float
+    operation: str
+    endpoint: str
+    status: int | None
+    attempt: int
+
+
+class Requests(Described):
+    requests: list[RequestShown]
+    next_since: int

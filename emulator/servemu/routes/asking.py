@@ -1,15 +1,16 @@
 """What the endpoint routes make of a request: whose endpoint it is about, and a draft of it."""
 
-import uuid
-
 from starlette.requests import Request
+from starlette.responses import Response
 
 from servemu.errors import InvalidParameter, PermissionDenied
 from servemu.lifecycle.entities import Drafting
 from servemu.lifecycle.gateway import shown_gateway
 from servemu.lifecycle.telemetry import shown_telemetry, why_unsupported
 from servemu.lifecycle.transitions import Config
+from servemu.responses import json_response
 from servemu.schemas.endpoints import CreateEndpoint
+from servemu.schemas.rendering import is_ready, render_endpoint
 from servemu.world import principal_of, world_of
 from servemu_state.records import ConfigUpdate, Endpoint
 
@@ -44,10 +45,11 @@ def new_endpoint(request: Request, body: CreateEndpoint, config: Config | None) 
 
     `email_notifications` are not echoed by a create on a real workspace (facts/control_plane §2.1).
     """
-    principal = principal_of(request)
-    now = world_of(request).workspaces.now(principal.workspace)
+    world, principal = world_of(request), principal_of(request)
+    request.scope["endpoint_name"] = body.name
+    now = world.workspaces.now(principal.workspace)
     return Endpoint(
-        id=uuid.uuid4().hex,
+        id=world.dice.hex(principal.workspace, f"endpoint/{body.name}"),
         workspace=principal.workspace,
         name=body.name,
         creator=principal.user,
@@ -58,6 +60,18 @@ def new_endpoint(request: Request, body: CreateEndpoint, config: Config | None) 
         settings=_settings(body, config)
         | ({"creator_kind": "ServicePrincipal"} if principal.is_service_principal else {}),
     )
+
+
+def answered(request: Request, endpoint: Endpoint) -> Response:
+    """The endpoint as an answer; the journal notes what the client was shown."""
+    note_state(request, endpoint)
+    return json_response(render_endpoint(endpoint))
+
+
+def note_state(request: Request, endpoint: Endpoint) -> None:
+    """For the journal: `ready` and `config_update` as this answer shows them."""
+    ready = "READY" if is_ready(endpoint) else "NOT_READY"
+    request.scope["shown_state"] = f"{ready} {endpoint.config_update.value}"
 
 
 def _settings(body: CreateEndpoint, config: Config | None) -> dict[str, object]:

@@ -7,7 +7,7 @@ from servemu.access import visible
 from servemu.lifecycle.configs import check_name, draft_config, draft_update
 from servemu.responses import json_response
 from servemu.route_optimized import check_config, render_query_info
-from servemu.routes.asking import drafting_of, new_endpoint, own_name
+from servemu.routes.asking import answered, drafting_of, new_endpoint, note_state, own_name
 from servemu.routes.guard import level_of_caller
 from servemu.schemas.body import read_body
 from servemu.schemas.endpoints import ConfigInput, CreateEndpoint, PatchTags
@@ -26,7 +26,7 @@ async def create(request: Request) -> Response:
         check_config(config)
     endpoint = new_endpoint(request, body, config)
     call = call_of(request, "serving-endpoints.create")
-    return json_response(render_endpoint(world.deployments.create(call, endpoint, config)))
+    return answered(request, world.deployments.create(call, endpoint, config))
 
 
 async def list_all(request: Request) -> Response:
@@ -43,6 +43,7 @@ async def get(request: Request) -> Response:
     if provided is not None:
         return json_response(render_foundation_endpoint(provided))
     endpoint = world.deployments.get(principal_of(request).workspace, name)
+    note_state(request, endpoint)
     body = render_endpoint(endpoint, level_of_caller(request).name)
     if endpoint.settings.get("route_optimized"):
         body |= render_query_info(endpoint, str(request.base_url))
@@ -66,7 +67,7 @@ async def update_config(request: Request) -> Response:
     if endpoint.settings.get("route_optimized"):
         check_config(config)
     call = call_of(request, "serving-endpoints.update_config")
-    return json_response(render_endpoint(world.deployments.update_config(call, name, config)))
+    return answered(request, world.deployments.update_config(call, name, config))
 
 
 async def patch_tags(request: Request) -> Response:

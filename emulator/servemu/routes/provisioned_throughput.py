@@ -7,11 +7,10 @@ from servemu.catalog import optimization_info
 from servemu.lifecycle.configs import check_name, draft_config, draft_update
 from servemu.lifecycle.entities import find_model
 from servemu.responses import json_response
-from servemu.routes.asking import drafting_of, new_endpoint, own_name
+from servemu.routes.asking import answered, drafting_of, new_endpoint, own_name
 from servemu.schemas.body import read_body
 from servemu.schemas.endpoints import CreateEndpoint
 from servemu.schemas.provisioned_throughput import CreatePtEndpoint, UpdatePtConfig
-from servemu.schemas.rendering import render_endpoint
 from servemu.world import call_of, principal_of, world_of
 
 
@@ -32,7 +31,7 @@ async def create(request: Request) -> Response:
     endpoint = new_endpoint(request, CreateEndpoint.model_validate(given), config)
     call = call_of(request, "serving-endpoints.create")
     deployments = world_of(request).deployments
-    return json_response(render_endpoint(deployments.create(call, endpoint, config)))
+    return answered(request, deployments.create(call, endpoint, config))
 
 
 async def update_config(request: Request) -> Response:
@@ -47,6 +46,4 @@ async def update_config(request: Request) -> Response:
     drafting = drafting_of(request, name, by_units=True, is_update=True)
     config = draft_update(body.config.as_config(), endpoint, drafting)
     call = call_of(request, "serving-endpoints.update_config")
-    return json_response(
-        render_endpoint(deployments.update_config(call, name, config, at_once=True))
-    )
+    return answered(request, deployments.update_config(call, name, config, at_once=True))

@@ -5,9 +5,7 @@ from starlette.responses import Response
 
 from servemu.errors import InvalidParameter
 from servemu.lifecycle.kinds import is_external, is_provisioned, latest
-from servemu.responses import json_response
-from servemu.routes.asking import own_name
-from servemu.schemas.rendering import render_endpoint
+from servemu.routes.asking import answered, own_name
 from servemu.world import call_of, principal_of, world_of
 
 
@@ -21,11 +19,11 @@ async def stop(request: Request) -> Response:
             raise InvalidParameter(
                 f"Endpoint '{name}' cannot be stopped: only endpoints with custom models can."
             )
-    return json_response(render_endpoint(deployments.stop(workspace, name)))
+    return answered(request, deployments.stop(workspace, name))
 
 
 async def start(request: Request) -> Response:
     """Under the name of an update for fault rules: the SDK has no method for it."""
     name = own_name(request)
     call = call_of(request, "serving-endpoints.update_config")
-    return json_response(render_endpoint(world_of(request).deployments.start(call, name)))
+    return answered(request, world_of(request).deployments.start(call, name))
