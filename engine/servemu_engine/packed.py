@@ -1,64 +1,123 @@
 """Linear layers over weights that oneDNN has laid out for a few rows at a time, on CPU.
 
-For 2 to 32 rows, which is what decoding has, the usual product of a wide layer takes up to six
-times as long (facts/engine.md). The two operators are private to torch: they are tried and checked
-on each layer, and the layer stays as it is where they are missing, fail or differ.
+For 1 to 32 rows, which is what decoding has, the usual product takes up to six times as long
+(facts/engine.md), and its rounding depends on the number of rows; this one's does not, so that a
+greedy answer is the same alone and in a batch. The two operators are private to torch: they are
+tried and checked on each layer, and the layer stays as it is where they are missing, fail or
+differ.
 """
+
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 _FEW_ROWS = 32
-_WIDE = 8192
-"""In float32 only wider layers gain on every CPU measured (an AVX2 and an AVX-512 EPYC)."""
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.02}
+_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers that most families feed with the same rows: one wide product is faster than several."""
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear` without a bias."""
+    """`nn.Linear`, packed."""
 
-    def __init__(self, packed: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Raises AttributeError, NotImplementedError or RuntimeError without the operators."""
         super().__init__()
-        self._packed = packed
+        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _FEW_ROWS)
+        self._bias = bias
 
     def forward(self, rows: Tensor) -> Tensor:
-        return _packed_product(rows, self._packed)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows, self._packed, self._bias, "none", [], ""
+        )
+        return product
+
+
+class _Fused:
+    """The product of several layers for the rows seen last."""
+
+    def __init__(self, linear: PackedLinear, sizes: Sequence[int]) -> None:
+        self._linear = linear
+        self._sizes = list(sizes)
+        self._rows: Tensor | None = None
+        self._parts: tuple[Tensor, ...] = ()
+
+    def part(self, rows: Tensor, index: int) -> Tensor:
+        """That of layer `index`. Computed anew for other rows, so that any order is right."""
+        if rows is not self._rows:
+            self._rows, self._parts = rows, self._linear(rows).split(self._sizes, -1)
+        part = self._parts[index]
+        if index == len(self._sizes) - 1:
+            self._rows, self._parts = None, ()
+        return part
+
+
+class _FusedPart(nn.Module):
+    """One of the layers that were fused, in its old place."""
+
+    def __init__(self, fused: _Fused, index: int) -> None:
+        super().__init__()
+        self._fused = fused
+        self._index = index
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self._fused.part(rows, self._index)
 
 
 def pack_linears(model: nn.Module) -> int:
-    """Replace the layers of `model` that gain; how many. A tied embedding keeps its own copy."""
+    """Replace the linear layers of `model`; how many. A tied embedding keeps its own copy."""
     count = 0
     for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            packed = _pack(layer) if _gains(layer) else None
-            if packed is not None:
-                setattr(parent, name, packed)
-                count += 1
+        for names in _groups(parent):
+            layers = [parent.get_submodule(name) for name in names]
+            packed = _pack(layers)
+            if packed is None:
+                continue
+            if len(names) == 1:
+                setattr(parent, names[0], packed)
+            else:
+                fused = _Fused(packed, [len(layer.get_parameter("weight")) for layer in layers])
+                for index, name in enumerate(names):
+                    setattr(parent, name, _FusedPart(fused, index))
+            count += len(names)
     return count
 
 
-def _gains(layer: nn.Module) -> bool:
-    if type(layer) is not nn.Linear or layer.bias is not None or layer.weight.device.type != "cpu":
-        return False
-    is_wide = layer.out_features >= _WIDE
-    return layer.weight.dtype == torch.bfloat16 or (layer.weight.dtype == torch.float32 and is_wide)
+def _groups(parent: nn.Module) -> Iterator[tuple[str, ...]]:
+    """Names of the layers of `parent` to pack, those to fuse together."""
+    names = {name for name, layer in parent.named_children() if _is_packable(layer)}
+    for siblings in _SIBLINGS:
+        if names.issuperset(siblings):
+            layers = [parent.get_submodule(name) for name in siblings]
+            if len({(layer.in_features, layer.bias is None) for layer in layers}) == 1:
+                names.difference_update(siblings)
+                yield siblings
+    yield from ((name,) for name in sorted(names))
+
+
+def _is_packable(layer: nn.Module) -> bool:
+    return (
+        type(layer) is nn.Linear
+        and layer.weight.device.type == "cpu"
+        and layer.weight.dtype in _TOLERANCES
+    )
 
 
 @torch.inference_mode()
-def _pack(layer: nn.Module) -> PackedLinear | None:
-    weight = layer.get_parameter("weight")
+def _pack(layers: Sequence[nn.Module]) -> PackedLinear | None:
+    weight = torch.cat([layer.get_parameter("weight") for layer in layers])
+    biases: list[Tensor] = [
+        layer.get_parameter("bias") for layer in layers if layer.bias is not None
+    ]
+    bias = torch.cat(biases) if biases else None
     probe = torch.linspace(-1, 1, 3 * weight.shape[1]).view(1, 3, -1).to(weight.dtype)
     try:
-        packed = PackedLinear(torch.ops.mkldnn._reorder_linear_weight(weight, _FEW_ROWS))
+        packed = PackedLinear(weight, bias)
         got = packed(probe)
     except (AttributeError, NotImplementedError, RuntimeError):
         return None
-    expected = F.linear(probe, weight)
-    tolerance = 0.02 if weight.dtype == torch.bfloat16 else 1e-4
-    is_close = (got - expected).abs().max() <= tolerance * expected.abs().max()
+    expected = F.linear(probe, weight, bias)
+    is_close = (got - expected).abs().max() <= _TOLERANCES[weight.dtype] * expected.abs().max()
     return packed if is_close else None
-
-
-def _packed_product(rows: Tensor, packed: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], "")
-    return product

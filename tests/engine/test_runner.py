@@ -124,11 +124,30 @@ def test_bytes_of_a_token_are_those_of_its_keys_and_values() -> None:
     assert runner.num_bytes_per_token == 2 * 2 * 2 * 16 * 4
 
 
-def test_wide_head_is_packed_and_gives_the_same_logits() -> None:
-    model = tiny(LlamaConfig(**{**GROUPED, "vocab_size": 9000}))
-    ids = torch.tensor([[5, 8000, 7]])
+@pytest.mark.parametrize("family", ["llama", "qwen2 with biases", "phi3 with fused projections"])
+def test_packed_layers_give_the_same_logits(family: str) -> None:
+    model = tiny(FAMILIES[family])
+    linears = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
+    ids = torch.tensor([[5, 280, 7]])
     expected = model(ids).logits
-    num_packed = pack_linears(model)
-    assert (type(model.lm_head) is PackedLinear) == torch._C._has_mkldnn
-    assert num_packed == torch._C._has_mkldnn
+    assert pack_linears(model) == (len(linears) if torch._C._has_mkldnn else 0)
     torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch._C._has_mkldnn, reason="this build of torch has no oneDNN")
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 7, 16, 33, 100])
+def test_packed_layer_rounds_a_row_alike_in_any_batch(num_rows: int) -> None:
+    torch.manual_seed(0)
+    layer = PackedLinear(torch.randn(192, 96), None)
+    rows = torch.randn(1, 300, 96)
+    assert torch.equal(layer(rows[:, :num_rows]), layer(rows)[:, :num_rows])
+
+
+def test_fused_layers_answer_for_the_rows_they_are_given() -> None:
+    model = tiny(FAMILIES["llama"])
+    attention = model.model.layers[0].self_attn
+    one, other = torch.randn(2, 1, 3, 64)
+    expected = [attention.q_proj(one), attention.k_proj(other), attention.v_proj(one)]
+    pack_linears(model)
+    got = [attention.q_proj(one), attention.k_proj(other), attention.v_proj(one)]
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
