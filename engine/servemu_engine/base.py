@@ -137,6 +137,8 @@ class Chunk:
     finish_reason: FinishReason | None = None
     """Set on the last chunk of each answer."""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    num_prompt_tokens: int | None = None
+    """The whole prompt's tokens, where `prepare` could only estimate them (a remote engine)."""
 
 
 class Generation(Protocol):

@@ -5,6 +5,9 @@ EngineError
 ├── RequestRefused    this request, before it ran; others go on
 │   ├── PromptTooLong
 │   └── InvalidPrompt
+├── RemoteFailed      this request, by the remote server; others may go on
+│   └── RemoteOverloaded
+├── AnswerFailed      this request, while it ran; others go on
 └── EngineStopped     this request and all others
     ├── EngineDead    the device step failed
     └── EngineClosed  close() was called
@@ -34,6 +37,23 @@ class PromptTooLong(RequestRefused):
 
 class InvalidPrompt(RequestRefused):
     """The chat template or the tokenizer refused the prompt."""
+
+
+class RemoteFailed(EngineError):
+    """The remote server failed one request. The message is its own, with its status."""
+
+
+class RemoteOverloaded(RemoteFailed):
+    """The remote server takes no more now (429)."""
+
+    def __init__(self, message: str, retry_after: int | None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Whole seconds; None: it did not say."""
+
+
+class AnswerFailed(EngineError):
+    """One answer cannot go on: no numbers from the model, or its text or grammar broke."""
 
 
 class EngineStopped(EngineError):

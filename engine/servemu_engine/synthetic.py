@@ -16,7 +16,9 @@ from servemu_engine.base import (
     PreparedRequest,
 )
 from servemu_engine.errors import EngineClosed, InvalidPrompt, PromptTooLong
+from servemu_engine.scripted import answer
 from servemu_engine.synthetic_generation import Plan, SyntheticGeneration, chunks
+from servemu_engine.synthetic_json import check, script_of
 from servemu_engine.synthetic_text import (
     pieces,
     reply,
@@ -25,6 +27,7 @@ from servemu_engine.synthetic_text import (
     unit,
     vector,
 )
+from servemu_engine.tools import spelled_out, usable
 
 _SHORTEST_REPLY = 16
 _FRAME = ("<|start|>", "<|end|>")
@@ -88,7 +91,8 @@ class SyntheticEngine:
 
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
         """Count the prompt's tokens. Raises `PromptTooLong`, `InvalidPrompt`."""
-        prompt = _prompt_pieces(request)
+        check(request)
+        prompt = prompt_pieces(request)
         limit = request.context_length or self._context_length
         room = limit - len(prompt)
         if room < 1:
@@ -139,17 +143,22 @@ class SyntheticEngine:
         if sampling.temperature > 0:
             draw += f" {sampling.seed} {index}"
         topic = topic_of(_question(prepared.request))
+        script = script_of(prepared.request, topic, Random(draw))
+        if script is not None:
+            return answer(prepared, script, index)
         plan = Plan(index, prepared.max_tokens, sampling, self._replies.tokens_per_chunk)
         return chunks(plan, _tokens(topic, self._replies.mean_tokens, Random(draw)))
 
 
-def _prompt_pieces(request: GenerateRequest) -> list[str]:
+def prompt_pieces(request: GenerateRequest) -> list[str]:
+    """The prompt in tokens, with a mark around each turn. Raises `InvalidPrompt`."""
     if bool(request.messages) == bool(request.prompt):
         raise InvalidPrompt("exactly one of messages and prompt must be given and not be empty")
     if request.prompt and not request.use_chat_template:
         return pieces(request.prompt)
     prompt = []
-    for message in request.messages or (Message("user", request.prompt),):
+    turns = spelled_out(request.messages, usable(request.tool_use))
+    for message in turns or (Message("user", request.prompt),):
         prompt += [f"<|{message.role}|>", *pieces(message.content), "<|end|>"]
     return [*prompt, "<|assistant|>"]
 

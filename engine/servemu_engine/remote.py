@@ -1,0 +1,292 @@
+"""Any OpenAI-compatible server (vLLM, SGLang, Ray Serve LLM, Ollama, llama.cpp) as an engine."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from servemu_engine.base import (
+    Chunk,
+    EmbedRequest,
+    EngineInfo,
+    GenerateRequest,
+    PreparedEmbedRequest,
+    PreparedRequest,
+)
+from servemu_engine.errors import (
+    EngineClosed,
+    EngineDead,
+    EngineError,
+    InvalidPrompt,
+    LoadFailed,
+    PromptTooLong,
+    RemoteFailed,
+    RemoteOverloaded,
+)
+from servemu_engine.remote_vectors import fitted
+from servemu_engine.remote_wire import Tally, events, is_chat, payload, reason_of
+from servemu_engine.synthetic import prompt_pieces
+from servemu_engine.synthetic_text import pieces, token_id
+
+_SAMPLE = (
+    "The quick brown fox jumps over the lazy dog, and 42 tokenizers disagree about internationally "
+    "renowned words such as 'serendipity'; how many tokens are there in this paragraph?"
+)
+_START_SECONDS = 10.0
+_REFUSALS = (400, 413, 422)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteServer:
+    """Where the server is and what it is asked for."""
+
+    url: str
+    """With the version: `http://127.0.0.1:8000/v1`."""
+    key: str | None = None
+    model: str | None = None
+    """None: the first that the server lists."""
+    context_length: int = 131072
+    """Tokens, where the server does not say (`max_model_len`)."""
+
+
+class RemoteEngine:
+    """Implements `Engine` and `Embedder` over HTTP; proxies of the environment are passed over.
+
+    Servers count a prompt only when it has run, so `prepare` estimates: the synthetic engine's
+    tokens, times a ratio that is measured at the start where the server has `/tokenize` (vLLM,
+    llama.cpp). The true count comes with the last chunk (`Chunk.num_prompt_tokens`).
+    """
+
+    def __init__(self, server: RemoteServer, name: str) -> None:
+        """`name`: the stand-in; asked for if the server lists a model of that name."""
+        self._server = server
+        self._url = server.url.rstrip("/")
+        self._name = name
+        self._model = server.model or name
+        self._tokens_per_piece = 1.0
+        self._takes_stream_options = True
+        self._closed = False
+        self._client: tuple[asyncio.AbstractEventLoop, httpx.AsyncClient] | None = None
+        self._info = EngineInfo(
+            name, "remote", "remote", "unknown", self._url, server.context_length, 0, 0, 0.0
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """`device` is the server's URL, `architecture` the model it is asked for."""
+        return self._info
+
+    def start(self) -> None:
+        """See that the server is there and choose its model. Raises `LoadFailed`."""
+        began = time.perf_counter()
+        try:
+            with httpx.Client(**self._options(), timeout=_START_SECONDS) as client:
+                listed = self._list_models(client.get(f"{self._url}/models"))
+                self._choose(listed)
+                self._tokens_per_piece = self._measure(client)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise LoadFailed(f"remote server {self._url} does not answer: {error}") from error
+        own = listed.get(self._model, {}).get("max_model_len")
+        self._info = EngineInfo(
+            name=self._name,
+            kind="remote",
+            architecture=self._model,
+            dtype="unknown",
+            device=self._url,
+            context_length=own if isinstance(own, int) else self._server.context_length,
+            num_parameters=0,
+            num_bytes=0,
+            load_seconds=time.perf_counter() - began,
+        )
+
+    def close(self) -> None:
+        """Break the connections, so that what runs fails with `EngineClosed`. Twice is fine."""
+        self._closed = True
+        if self._client is None:
+            return
+        (loop, client), self._client = self._client, None
+        if loop.is_running():
+            asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+
+    def prepare(self, request: GenerateRequest) -> PreparedRequest:
+        """Estimate the prompt's tokens. Raises `PromptTooLong`, `InvalidPrompt`."""
+        prompt = prompt_pieces(request)
+        count = self._estimate(len(prompt))
+        limit = request.context_length or self._info.context_length
+        room = min(limit, self._info.context_length) - count
+        if room < 1:
+            raise PromptTooLong(count, limit)
+        asked = request.sampling.max_tokens
+        return PreparedRequest(
+            request,
+            tuple(map(token_id, prompt)),
+            count,
+            room if asked is None else min(asked, room),
+        )
+
+    def submit(self, prepared: PreparedRequest) -> "RemoteGeneration":
+        """Ask for it once it is read. Raises `EngineClosed`; when read `InvalidPrompt`,
+        `RemoteFailed`, `RemoteOverloaded`, `EngineDead`, `EngineClosed`.
+        """
+        self._check_open()
+        return RemoteGeneration(self._generate(prepared))
+
+    def prepare_embed(self, request: EmbedRequest) -> PreparedEmbedRequest:
+        """Cut each text to the context, by estimate. Raises `InvalidPrompt`."""
+        if not request.texts:
+            raise InvalidPrompt("there is no text to embed")
+        limit = request.context_length or self._info.context_length
+        most = max(1, int(limit / self._tokens_per_piece))
+        ids = tuple(tuple(map(token_id, pieces(text)[:most])) for text in request.texts)
+        return PreparedEmbedRequest(request, ids, sum(self._estimate(len(one)) for one in ids))
+
+    async def embed(self, prepared: PreparedEmbedRequest) -> Sequence[Sequence[float]]:
+        """Vectors in the played model's dimension and norm. Raises as a generation does."""
+        request = prepared.request
+        texts = [
+            "".join(pieces(text)[: len(ids)])
+            for text, ids in zip(request.texts, prepared.token_ids, strict=True)
+        ]
+        body = {"model": self._model, "input": texts}
+        self._check_open()
+        try:
+            answer = await self._connected().post(f"{self._url}/embeddings", json=body)
+        except (httpx.HTTPError, RuntimeError) as error:
+            raise self._broken(error) from error
+        if answer.status_code != 200:
+            raise _failure(answer)
+        rows = sorted(_body(answer)["data"], key=lambda row: row["index"])
+        return [fitted(row["embedding"], request.dimensions, request.normalize) for row in rows]
+
+    async def _generate(self, prepared: PreparedRequest) -> AsyncIterator[Chunk]:
+        body = payload(prepared, self._model)
+        path = "chat/completions" if is_chat(prepared.request) else "completions"
+        tally = Tally(prepared.request.n)
+        try:
+            while True:
+                if self._takes_stream_options:
+                    body["stream_options"] = {"include_usage": True}
+                async with self._connected().stream(
+                    "POST", f"{self._url}/{path}", json=body
+                ) as answer:
+                    if answer.status_code != 200:
+                        await answer.aread()
+                        if self._may_go_without(body, answer):
+                            continue
+                        raise _failure(answer)
+                    async for event in events(answer.aiter_bytes()):
+                        for chunk in tally.take(event):
+                            yield chunk
+                for chunk in tally.end():
+                    yield chunk
+                return
+        except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
+            raise self._broken(error) from error
+
+    def _may_go_without(self, body: dict[str, Any], answer: httpx.Response) -> bool:
+        """Some servers, such as the emulated service, refuse a field that only asks for usage."""
+        if "stream_options" not in body or "stream_options" not in answer.text:
+            return False
+        self._takes_stream_options = False
+        del body["stream_options"]
+        return True
+
+    def _broken(self, error: Exception) -> EngineError:
+        if self._closed:
+            return EngineClosed(f"engine {self._name!r} is closed")
+        reason = str(error) or type(error).__name__
+        return EngineDead(f"remote server {self._url} broke off: {reason}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed(f"engine {self._name!r} is closed")
+
+    def _connected(self) -> httpx.AsyncClient:
+        """The client of the running event loop; its connections cannot be used on another."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._client[0] is not loop:
+            timeout = httpx.Timeout(None, connect=_START_SECONDS)
+            limits = httpx.Limits(max_connections=None)
+            client = httpx.AsyncClient(**self._options(), timeout=timeout, limits=limits)
+            self._client = loop, client
+        return self._client[1]
+
+    def _options(self) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self._server.key}"} if self._server.key else {}
+        # Reading certificates takes 50 ms, for nothing where nobody speaks TLS.
+        is_tls = self._url.startswith("https:")
+        return {"headers": headers, "trust_env": False, "verify": is_tls}
+
+    def _list_models(self, answer: httpx.Response) -> dict[str, dict[str, Any]]:
+        """By id. A server without the route lists none."""
+        if answer.status_code in (401, 403) or answer.status_code >= 500:
+            raise LoadFailed(
+                f"remote server {self._url} answered {answer.status_code}: "
+                f"{reason_of(_body(answer))}"
+            )
+        rows = _body(answer).get("data") if answer.status_code == 200 else None
+        return {row["id"]: row for row in rows or () if isinstance(row, dict) and "id" in row}
+
+    def _choose(self, listed: dict[str, dict[str, Any]]) -> None:
+        if self._name in listed:
+            self._model = self._name
+        elif self._server.model is not None:
+            self._model = self._server.model
+        elif listed:
+            self._model = next(iter(listed))
+        else:
+            raise LoadFailed(f"remote server {self._url} lists no models: set remote_model")
+
+    def _measure(self, client: httpx.Client) -> float:
+        """Tokens of the server for one of ours; 1 where it cannot be asked."""
+        root = self._url.removesuffix("/v1")
+        body = {"model": self._model, "prompt": _SAMPLE, "content": _SAMPLE}
+        answer = client.post(f"{root}/tokenize", json=body)
+        tokens = _body(answer).get("tokens") if answer.status_code == 200 else None
+        return len(tokens) / len(pieces(_SAMPLE)) if isinstance(tokens, list) and tokens else 1.0
+
+    def _estimate(self, num_pieces: int) -> int:
+        return math.ceil(num_pieces * self._tokens_per_piece)
+
+
+class RemoteGeneration:
+    """A running answer. Leaving closes its connection, which is what cancels it over there."""
+
+    def __init__(self, chunks: AsyncIterator[Chunk]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        return await anext(self._chunks)
+
+    async def __aenter__(self) -> "RemoteGeneration":
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._chunks.aclose()  # type: ignore[attr-defined]
+
+
+def _body(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = answer.text
+    return body if isinstance(body, dict) else {"message": str(body)}
+
+
+def _failure(answer: httpx.Response) -> EngineError:
+    reason = reason_of(_body(answer))
+    if answer.status_code in _REFUSALS:
+        return InvalidPrompt(reason)
+    message = f"remote server answered {answer.status_code}: {reason}"
+    if answer.status_code == 429:
+        seconds = answer.headers.get("retry-after", "")
+        return RemoteOverloaded(message, int(seconds) if seconds.isdecimal() else None)
+    return RemoteFailed(message)
