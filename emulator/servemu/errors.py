@@ -17,7 +17,7 @@ ApiError
 │   ├── ModelInUse                  409 RESOURCE_CONFLICT
 │   ├── ResourceNotFound            404 RESOURCE_DOES_NOT_EXIST
 │   ├── EndpointExists              409 RESOURCE_ALREADY_EXISTS
-│   ├── RuleExists                  409 RESOURCE_ALREADY_EXISTS
+│   ├── ScriptedReplyExists         409 RESOURCE_ALREADY_EXISTS
 │   └── UpdateInProgress            409 RESOURCE_CONFLICT
 └── data plane
     ├── BadRequest                  400 BAD_REQUEST
@@ -29,7 +29,8 @@ ApiError
     ├── PayloadTooLarge             413 BAD_REQUEST
     ├── RequestLimitExceeded        429 REQUEST_LIMIT_EXCEEDED
     ├── InternalError               500 INTERNAL_ERROR
-    └── ModelServerUnavailable      503 TEMPORARILY_UNAVAILABLE
+    ├── ModelServerUnavailable      503 TEMPORARILY_UNAVAILABLE
+    └── ScriptedError               its own status and code
 
 OAuth has a shape of its own: `servemu.routes.oauth.Refused`.
 """
@@ -151,9 +152,9 @@ class EndpointExists(ControlPlaneError):
         super().__init__(f"Serving endpoint with name {name} already exists")
 
 
-class RuleExists(ControlPlaneError):
-    def __init__(self, rule_id: str) -> None:
-        super().__init__(f"Fault rule with id '{rule_id}' already exists.")
+class ScriptedReplyExists(ControlPlaneError):
+    def __init__(self, reply_id: str) -> None:
+        super().__init__(f"Scripted reply with id '{reply_id}' already exists.")
 
 
 class UpdateInProgress(ControlPlaneError):
@@ -228,6 +229,24 @@ class ModelServerUnavailable(ApiError):
     """The model server behind the endpoint died or was shut down."""
 
 
+class ScriptedError(ApiError):
+    """What a scripted reply says instead of an answer; status and code are the reply's."""
+
+    def __init__(
+        self, status: int, error_code: str, message: str, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(message, headers)
+        self._place = status, error_code
+
+    @property
+    def status(self) -> int:
+        return self._place[0]
+
+    @property
+    def error_code(self) -> str:
+        return self._place[1]
+
+
 WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     CredentialMissing: (401, 401),
     CredentialInvalid: (403, 403),
@@ -243,7 +262,7 @@ WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     ModelInUse: (409, "RESOURCE_CONFLICT"),
     ResourceNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
     EndpointExists: (409, "RESOURCE_ALREADY_EXISTS"),
-    RuleExists: (409, "RESOURCE_ALREADY_EXISTS"),
+    ScriptedReplyExists: (409, "RESOURCE_ALREADY_EXISTS"),
     UpdateInProgress: (409, "RESOURCE_CONFLICT"),
     BadRequest: (400, "BAD_REQUEST"),
     EndpointStopped: (400, "BAD_REQUEST"),

@@ -11,6 +11,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from servemu.schemas.replies import Reply
+
 
 class Connection(BaseModel):
     """A Unity Catalog connection, for `external-function`."""
@@ -29,7 +31,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8484, ge=0, le=65535, description="0 picks a free one.")
     database: str = Field(":memory:", description="A file, a SQLAlchemy URL, or :memory:.")
-    engine: Literal["local", "synthetic"] = "local"
+    engine: Literal["local", "synthetic", "remote"] = "local"
     speedup: float = Field(
         60.0, gt=0, description="Lifecycle durations are the real service's, divided by this."
     )
@@ -50,6 +52,12 @@ class Settings(BaseSettings):
         default_factory=dict, description="OAuth clients that strict auth accepts: id -> secret."
     )
     model_store: Path = Field(Path("~/.cache/servemu/models"), description="Converted weights.")
+    remote_url: str = Field(
+        "http://127.0.0.1:8000/v1", description="An OpenAI-compatible server, for engine remote."
+    )
+    remote_model: str | None = Field(None, description="None: the first that the server lists.")
+    remote_embedding_model: str | None = Field(None, description="None: as `remote_model`.")
+    remote_key: SecretStr | None = Field(None, description="Bearer token for the remote server.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: float32 on CPU (greedy text independent of the batch)."
@@ -65,6 +73,32 @@ class Settings(BaseSettings):
     max_queue_seconds: float = Field(
         10.0, gt=0, description="A request that would wait longer for its tokens gets a 429."
     )
+    max_queue_tokens: int = Field(
+        1_000_000, gt=0, description="Tokens of all waiting prompts of an entity; then a 429."
+    )
+    max_concurrency: int = Field(
+        1024, gt=0, description="Requests of one served entity at a time (facts/data_plane §5)."
+    )
+    max_workspace_concurrency: int = Field(
+        4096, gt=0, description="Requests of one workspace at a time (facts/data_plane §5)."
+    )
+    max_workspace_qps: float = Field(
+        200.0,
+        gt=0,
+        le=1e9,
+        description="Queries/s of one workspace to provisioned endpoints (facts/data_plane §5).",
+    )
+    pace: Literal["budget", "model"] = Field(
+        "budget",
+        description="budget: as fast as budget and engine allow. model: no faster than the model "
+        "that is played, by ttft_ms and tpot_ms of its family.",
+    )
+    burst_scaling_factor: float = Field(
+        2.0, ge=1, le=100, description="Model units: highest rate of a burst (GUESS)."
+    )
+    burst_scaling_seconds: float = Field(
+        10.0, ge=0, le=3600, description="Model units: unused time that a burst may use (GUESS)."
+    )
     throughput_grid: Literal["lenient", "strict"] = Field(
         "lenient",
         description="lenient: sizes are rounded up to the chunk. strict: others are refused. "
@@ -78,6 +112,15 @@ class Settings(BaseSettings):
     )
     external_function_hosts: tuple[str, ...] = Field(
         (), description="Globs of hosts it may call besides this machine."
+    )
+    replies: tuple[Reply, ...] = Field(
+        (), description="Scripted replies of every workspace: [[replies]] in servemu.toml."
+    )
+    faults: tuple[dict[str, Any], ...] = Field(
+        (), description="Fault rules of every workspace: [[faults]], as POST /_emulator/faults."
+    )
+    capacity: dict[str, int] = Field(
+        default_factory=dict, description="GPU replicas a workspace has, by workload type."
     )
     catalog: dict[str, Any] = Field(
         default_factory=dict, description="Your own families and models, or other values for ours."

@@ -110,7 +110,7 @@ def test_taken_port_is_refused(run: Run) -> None:
     [
         (("--port", 70000), "setting port: Input should be less than or equal to 65535"),
         (("--speedup", 0), "setting speedup: Input should be greater than 0"),
-        (("--engine", "cloud"), "setting engine: Input should be 'local' or 'synthetic'"),
+        (("--engine", "cloud"), "setting engine: Input should be 'local', 'synthetic' or 'remote'"),
         (("--auth", "none"), "setting auth: Input should be 'open' or 'strict'"),
         (("--config", "gone.toml"), "config gone.toml: [Errno 2] No such file or directory: …"),
         (("--host", "a..b"), "cannot listen on a..b:0: …"),

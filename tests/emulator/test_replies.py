@@ -169,7 +169,7 @@ BAD: dict[str, tuple[Json, str]] = {
         "field 'match.pattern': Value error, no regular expression: missing )",
     ),
     "glob": ({"text": "a", "match": {"endpoint": "a b"}}, "field 'match.endpoint': String should"),
-    "misspelt": ({"txt": "a"}, "field 'txt': Extra inputs are not permitted"),
+    "misspelt": ({"text": "a", "txt": "a"}, "field 'txt': Extra inputs are not permitted"),
     "times": ({"text": "a", "times": 0}, "field 'times': Input should be greater than"),
     "status": ({"error": {"status": 200}}, "field 'error.status': Input should be greater than"),
     "code": (
@@ -226,7 +226,9 @@ def test_replies_and_their_use_are_there_after_a_restart(
     ask()
     replies = emulator.world.replies
     workspace = next(
-        name for name in list(replies._kept) if replies._kept[name][0].stored.id == stored["id"]
+        name
+        for name, kept in replies._kept.items()
+        if [one.stored.id for one in kept] == [stored["id"]]
     )
     again = Replies(emulator.world.db)
     assert again.list_all(workspace) == replies.list_all(workspace)

@@ -23,11 +23,18 @@ def up(
     database: Annotated[
         str | None, typer.Option(help="File, SQLAlchemy URL or :memory:. [:memory:]")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="local or synthetic. [local]")] = None,
+    engine: Annotated[str | None, typer.Option(help="local, synthetic or remote. [local]")] = None,
     speedup: Annotated[
         float | None, typer.Option(help="Real durations are divided by this. [60]")
     ] = None,
     auth: Annotated[str | None, typer.Option(help="open or strict. [open]")] = None,
+    remote_url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server, with /v1, for remote.")
+    ] = None,
+    remote_model: Annotated[
+        str | None, typer.Option(help="What it is asked for. [the first it lists]")
+    ] = None,
+    remote_key: Annotated[str | None, typer.Option(help="Its bearer token.")] = None,
     config: Annotated[Path | None, typer.Option(help="A servemu.toml.")] = None,
     model_store: Annotated[Path | None, typer.Option(help="Folder of converted weights.")] = None,
 ) -> None:
@@ -40,6 +47,9 @@ def up(
         "speedup": speedup,
         "auth": auth,
         "model_store": model_store,
+        "remote_url": remote_url,
+        "remote_model": remote_model,
+        "remote_key": remote_key,
     }
     gc.disable()  # imports make no garbage, and looking for it is a fifth of the start
     settings = checked_settings(config, flags)

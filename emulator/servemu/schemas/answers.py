@@ -3,9 +3,9 @@
 import itertools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from servemu_engine.base import Chunk, FinishReason, TokenLogprob
+from servemu_engine.base import Chunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta
 
 
 @dataclass(slots=True)
@@ -14,10 +14,22 @@ class Choice:
 
     parts: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    new_calls: tuple[ToolCallDelta, ...] = ()
+    """What of them the event at hand brings."""
     finish_reason: FinishReason | None = None
     started: bool = False
     shown: bool = False
     """Something of it was streamed."""
+
+    def extend_calls(self, deltas: Sequence[ToolCallDelta]) -> None:
+        """Put calls together that come in pieces."""
+        for delta in deltas:
+            if delta.index == len(self.tool_calls):
+                self.tool_calls.append(ToolCall(delta.id, delta.name, ""))
+            call = self.tool_calls[delta.index]
+            whole = call.arguments + delta.arguments
+            self.tool_calls[delta.index] = replace(call, arguments=whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +72,14 @@ class Answer:
         places = itertools.product(range(len(asked.echoes)), range(asked.n))
         self._choices = {place: Choice() for place in places}
         self.completion_tokens = 0
+        self._prompt_tokens = asked.prompt_tokens
 
     def add(self, source: int, chunk: Chunk) -> None:
         """Keep a chunk for `body`."""
         choice = self._choices[source, chunk.index]
         choice.parts.append(self._text(choice, source, chunk))
         choice.logprobs.extend(chunk.logprobs)
+        choice.extend_calls(chunk.tool_calls)
         choice.finish_reason = chunk.finish_reason
 
     def body(self) -> dict[str, object]:
@@ -86,6 +100,10 @@ class Answer:
         if text or chunk.logprobs:
             choice.logprobs = list(chunk.logprobs)
             yield self._event(source, chunk.index, text)
+        if chunk.tool_calls:
+            choice.logprobs, choice.new_calls = [], chunk.tool_calls
+            yield self._event(source, chunk.index, "")
+            choice.new_calls = ()
         if chunk.finish_reason is not None:
             choice.logprobs = []
             choice.finish_reason = chunk.finish_reason
@@ -99,6 +117,8 @@ class Answer:
 
     def _text(self, choice: Choice, source: int, chunk: Chunk) -> str:
         self.completion_tokens += chunk.num_tokens
+        if chunk.num_prompt_tokens is not None and len(self._asked.echoes) == 1:
+            self._prompt_tokens = chunk.num_prompt_tokens
         text = chunk.text if choice.started else self._asked.echoes[source] + chunk.text
         choice.started = True
         return text if chunk.finish_reason is None else text + self._asked.suffix
@@ -114,7 +134,7 @@ class Answer:
         return source if len(self._asked.echoes) > 1 else number
 
     def _envelope(self, name: str, choices: list[dict[str, object]]) -> dict[str, object]:
-        prompt = self._asked.prompt_tokens
+        prompt = self._prompt_tokens
         return {
             "id": self._id,
             "object": name,
