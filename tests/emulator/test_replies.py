@@ -231,7 +231,7 @@ def test_replies_and_their_use_are_there_after_a_restart(
         if [one.stored.id for one in kept] == [stored["id"]]
     )
     again = Replies(emulator.world.db)
-    assert again.list_all(workspace) == replies.list_all(workspace)
+    assert list(again.list_all(workspace)) == list(replies.list_all(workspace))
     assert again.list_all(workspace)[0].stored.used == 1
 
 
