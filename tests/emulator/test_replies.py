@@ -231,8 +231,8 @@ def test_replies_and_their_use_are_there_after_a_restart(
         if [one.stored.id for one in kept] == [stored["id"]]
     )
     again = Replies(emulator.world.db)
-    assert list(again.list_all(workspace)) == list(replies.list_all(workspace))
-    assert again.list_all(workspace)[0].stored.used == 1
+    [read], [kept_before] = again.list_all(workspace), replies.list_all(workspace)
+    assert (read.stored, read.stored.used) == (kept_before.stored, 1)
 
 
 def test_replies_of_the_config_file_hold_in_every_workspace_and_stay(
