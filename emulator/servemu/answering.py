@@ -1,18 +1,26 @@
 """Running one request: prepare, admit, generate or embed, pay from the budget, deliver."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import to_json
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from servemu.clock import Clock
-from servemu.errors import EndpointNotReady, ModelServerUnavailable, RequestTimedOut
+from servemu.errors import (
+    ApiError,
+    EndpointNotReady,
+    ModelServerUnavailable,
+    RequestLimitExceeded,
+    RequestTimedOut,
+)
+from servemu.faults.streams import streamed
 from servemu.metering import Exchange, admitted, exchange_of
 from servemu.schemas.answers import Answer, Asked
 from servemu.schemas.chat import CHAT, ChatRequest
@@ -20,10 +28,20 @@ from servemu.schemas.completions import COMPLETIONS, CompletionsRequest
 from servemu.schemas.decoding import decode, refuse
 from servemu.schemas.embeddings import EmbeddingsRequest
 from servemu.serving import Served, world_of
-from servemu.sse import Delivery, Wire, attended, delivery_for
+from servemu.sse import Collected, Delivery, Wire, attended
+from servemu.throughput.pace import Paced
 from servemu_engine.base import Chunk, Engine, GenerateRequest, Generation, PreparedRequest
-from servemu_engine.errors import EngineStopped, InvalidPrompt, PromptTooLong
+from servemu_engine.errors import (
+    EngineError,
+    InvalidPrompt,
+    PromptTooLong,
+    RemoteFailed,
+    RemoteOverloaded,
+    RequestRefused,
+)
 
+SHORT = 20_000
+"""Characters of a prompt that are read on the event loop: about 10 ms."""
 CLIENT_LEFT = 499
 """Nobody sees it but the journal; nginx's word for a client that closed the request."""
 
@@ -63,18 +81,18 @@ async def answer(request: Request, served: Served, value: Mapping[str, Any]) -> 
     try:
         match wanted:
             case ChatRequest():
-                return _chat(request, served, wanted)
+                return await _chat(request, served, wanted)
             case CompletionsRequest():
-                return _completions(request, served, wanted)
+                return await _completions(request, served, wanted)
             case EmbeddingsRequest():
                 return await _embeddings(request, served, wanted)
-    except EngineStopped as error:
-        raise _stopped(served) from error
+    except EngineError as error:
+        raise _failure(served, error) from error
 
 
-def _chat(request: Request, served: Served, wanted: ChatRequest) -> Response:
+async def _chat(request: Request, served: Served, wanted: ChatRequest) -> Response:
     engine = _engine(served)
-    prepared = _prepare(engine, wanted.generate_request(served.context_length))
+    prepared = await _prepared(engine, wanted.generate_request(served.context_length))
     world = world_of(request)
     asked = Asked(
         CHAT, served.model, int(world.clock.now()), prepared.num_prompt_tokens, n=wanted.n
@@ -85,10 +103,10 @@ def _chat(request: Request, served: Served, wanted: ChatRequest) -> Response:
     return GeneratedResponse(job, world.clock)
 
 
-def _completions(request: Request, served: Served, wanted: CompletionsRequest) -> Response:
+async def _completions(request: Request, served: Served, wanted: CompletionsRequest) -> Response:
     engine = _engine(served)
     requests = wanted.generate_requests(served.context_length)
-    prepared = [_prepare(engine, one) for one in requests]
+    prepared = [await _prepared(engine, one) for one in requests]
     wanted.check_context([one.num_prompt_tokens for one in prepared], served.context_length)
     world = world_of(request)
     asked = Asked(
@@ -116,15 +134,30 @@ async def _embeddings(request: Request, served: Served, wanted: EmbeddingsReques
     except InvalidPrompt as error:
         raise refuse(str(error)) from error
 
+    written: list[Callable[[], None]] = []
+
     async def embed() -> Sequence[Sequence[float]]:
-        async with admitted(exchange_of(request), served, prepared.num_prompt_tokens):
-            return await embedder.embed(prepared)
+        exchange = exchange_of(request)
+        async with admitted(exchange, served, prepared.num_prompt_tokens) as paying:
+            paced = _paced(served, exchange)
+            if paced is not None:
+                await paced.first(prepared.num_prompt_tokens)
+            vectors = await embedder.embed(prepared)
+            written.append(paying.wrote)
+            return vectors
 
     world = world_of(request)
     deadline = world.clock.monotonic() + world.settings.request_timeout
     vectors = await attended(embed(), request.receive, world.clock, deadline)
     body = wanted.body(served.model, vectors, prepared.num_prompt_tokens)
-    return Response(to_json(body), headers=_headers(served), media_type="application/json")
+    response = Response(to_json(body), headers=_headers(served), media_type="application/json")
+    response.background = BackgroundTask(_call, written)  # once the body has been sent
+    return response
+
+
+async def _call(callbacks: Sequence[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        callback()
 
 
 class GeneratedResponse(Response):
@@ -142,7 +175,9 @@ class GeneratedResponse(Response):
         job = self._job
         answer = Answer(job.asked)
         wire = Wire(scope, receive, send, _headers(job.served))
-        delivery = delivery_for(wire, answer, stream=job.stream)
+        delivery: Delivery = (
+            streamed(wire, answer, self._clock) if job.stream else Collected(wire, answer)
+        )
         try:
             await attended(_generate(job, delivery), receive, self._clock, job.deadline)
         except ClientDisconnect:
@@ -153,30 +188,54 @@ class GeneratedResponse(Response):
                 await delivery.fail(error)
             else:
                 await _cut_short(answer, delivery)
-        except EngineStopped:
-            await delivery.fail(_stopped(job.served))
+        except EngineError as error:
+            await delivery.fail(_failure(job.served, error))
 
 
 async def _generate(job: Job, delivery: Delivery) -> None:
-    budget = job.served.budget
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(admitted(job.exchange, job.served, job.asked.prompt_tokens))
+        paying = await stack.enter_async_context(
+            admitted(job.exchange, job.served, job.asked.prompt_tokens)
+        )
         running = [
             await stack.enter_async_context(job.engine.submit(prepared))
             for prepared in job.prepared
         ]
         pieces = await stack.enter_async_context(aclosing(interleaved(running)))
-        async for source, chunk in pieces:
-            await budget.take(chunk.num_tokens)
+        paced = _paced(job.served, job.exchange)
+        if paced is not None:
+            await paced.first(job.asked.prompt_tokens)
+        async for source, chunk in exact(delivery, pieces):
+            await paying.pay(chunk.num_tokens)
+            if paced is not None:
+                await paced.token((source, chunk.index), chunk.num_tokens)
             job.exchange.tokens_out += chunk.num_tokens
             await delivery.take(source, chunk)
-    await delivery.end()
+            if job.stream:
+                paying.wrote()
+        await delivery.end()
+        paying.wrote()
+
+
+def _paced(served: Served, exchange: Exchange) -> Paced | None:
+    if served.pace is None:
+        return None
+    return Paced(served.pace, served.budget, exchange.clock, exchange.arrived)
 
 
 async def _cut_short(answer: Answer, delivery: Delivery) -> None:
     for source, chunk in list(answer.unfinished()):
         await delivery.take(source, chunk)
     await delivery.end()
+
+
+async def exact(
+    delivery: Delivery, pieces: AsyncIterator[tuple[int, Chunk]]
+) -> AsyncIterator[tuple[int, Chunk]]:
+    """Cut where the delivery wants it, so that no token is paid that nobody gets."""
+    async for source, chunk in pieces:
+        for part in delivery.parts(chunk):
+            yield source, part
 
 
 async def interleaved(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, Chunk]]:
@@ -211,6 +270,14 @@ def _engine(served: Served) -> Engine:
     return served.engine
 
 
+async def _prepared(engine: Engine, request: GenerateRequest) -> PreparedRequest:
+    """In a worker thread where it may take long: grammars, and prompts of many tokens."""
+    size = len(request.prompt) + sum(len(message.content) for message in request.messages)
+    if size < SHORT and request.tool_use is None and request.json_answer is None:
+        return _prepare(engine, request)
+    return await asyncio.to_thread(_prepare, engine, request)
+
+
 def _prepare(engine: Engine, request: GenerateRequest) -> PreparedRequest:
     try:
         return engine.prepare(request)
@@ -222,6 +289,18 @@ def _prepare(engine: Engine, request: GenerateRequest) -> PreparedRequest:
         ) from error
     except InvalidPrompt as error:
         raise refuse(str(error)) from error
+
+
+def _failure(served: Served, error: EngineError) -> ApiError:
+    """What an engine raised while it ran, or at the end of `embed`."""
+    match error:
+        case RequestRefused():
+            return refuse(str(error))
+        case RemoteOverloaded():
+            return RequestLimitExceeded(str(error), error.retry_after or 1)
+        case RemoteFailed():
+            return ModelServerUnavailable(str(error))
+    return _stopped(served)
 
 
 def _stopped(served: Served) -> ModelServerUnavailable:

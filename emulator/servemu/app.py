@@ -11,11 +11,14 @@ from starlette.routing import Route
 
 from servemu.auth import ROUTE_OPTIMIZED, Identity
 from servemu.errors import ApiError
+from servemu.faults.answers import InjectedError, on_injected_error
+from servemu.faults.injection import Injection
 from servemu.journalling import Journalling
 from servemu.metering import Metering
 from servemu.oauth import identifier
 from servemu.responses import UnexpectedErrors, on_api_error
 from servemu.routes import (
+    conduct,
     control,
     endpoints,
     external_functions,
@@ -28,12 +31,15 @@ from servemu.routes import (
     observability,
     openai,
     permissions,
+    replies,
     running,
     telemetry,
+    workspaces,
 )
 from servemu.routes import provisioned_throughput as throughput
 from servemu.routes.guard import guard
 from servemu.routes.paths import Slashes, on_http_exception
+from servemu.wiring import surroundings
 from servemu.world import World
 
 API = "/api/2.0/serving-endpoints"
@@ -99,8 +105,16 @@ ROUTES = [
     Route(EMULATOR + "/faults/{id}", control.get_fault, methods=["GET"]),
     Route(EMULATOR + "/faults/{id}", control.delete_fault, methods=["DELETE"]),
     Route(EMULATOR + "/presets", control.presets, methods=["GET"]),
+    Route(EMULATOR + "/replies", replies.list_all, methods=["GET"]),
+    Route(EMULATOR + "/replies", replies.add, methods=["POST"]),
+    Route(EMULATOR + "/replies", replies.clear, methods=["DELETE"]),
+    Route(EMULATOR + "/replies/{id}", replies.get, methods=["GET"]),
+    Route(EMULATOR + "/replies/{id}", replies.remove, methods=["DELETE"]),
     Route(EMULATOR + "/clock", control.clock, methods=["GET"]),
     Route(EMULATOR + "/clock/advance", control.advance_clock, methods=["POST"]),
+    Route(EMULATOR + "/verdict", conduct.judge, methods=["GET"]),
+    Route(EMULATOR + "/events/hash", conduct.events_hash, methods=["GET"]),
+    Route(EMULATOR + "/reset", workspaces.reset_workspace, methods=["POST"]),
     Route(EMULATOR + "/requests", journal.requests, methods=["GET"]),
     Route(EMULATOR + "/models", control.models, methods=["GET"]),
     Route(EMULATOR + "/openapi.json", control.openapi, methods=["GET"]),
@@ -129,9 +143,11 @@ def create_app(world: World) -> Starlette:
             Middleware(Metering, meter=world.meter, clock=world.clock),
             Middleware(UnexpectedErrors),
             Middleware(Slashes),
+            Middleware(Injection, around=surroundings(world)),
         ],
         exception_handlers={
             ApiError: on_api_error,
+            InjectedError: on_injected_error,
             HTTPException: on_http_exception,
         },
         lifespan=lifespan,

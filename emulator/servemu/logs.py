@@ -16,6 +16,11 @@ from servemu_state.records import EntityState, Event
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Of the ids that Kubernetes gives to pods; the one known replica id looks like theirs."""
 ID_LENGTH = 5
+BUILD_FAILED = (
+    "Build could not start due to an internal error - "
+    "please contact your Databricks representative."
+)
+"""OBS, in the log of a failed build (facts/provisioned_throughput §4)."""
 PID = 2
 """The process id in the example of the REST reference."""
 FAILED = {EntityState.FAILED.value, EntityState.ABORTED.value}
@@ -64,7 +69,10 @@ def build_log(container: Container, history: Iterable[Event]) -> str | None:
     built = [(event, text) for event, text in own if text.startswith(IMAGE)]
     if not built and all(text != STARTED for _, text in own):
         return None
-    return "".join(_line(container, event.at, text) for event, text in built)
+    return "".join(
+        _line(container, event.at, f"{text}\n{BUILD_FAILED}" if "failed" in text else text)
+        for event, text in built
+    )
 
 
 def _about(container: Container, history: Iterable[Event]) -> Iterator[tuple[Event, str]]:

@@ -16,8 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servemu.auth import ROUTE_OPTIMIZED
 from servemu.clock import Clock
+from servemu.faults.entities import befall_entity
 from servemu.serving import Served, caller_of, world_of
 from servemu.throughput import admission
+from servemu.throughput.budget import Admitted
 
 DATA_PLANE = ("/serving-endpoints/", f"{ROUTE_OPTIMIZED}/")
 MINUTE = 60
@@ -133,6 +135,11 @@ class Meter:
         """The endpoint is gone; another of its name starts at zero."""
         self._counts.pop((workspace, endpoint), None)
 
+    def forget_all(self, workspace: str) -> None:
+        """Every endpoint of the workspace is gone."""
+        for key in [key for key in self._counts if key[0] == workspace]:
+            del self._counts[key]
+
     def counts_of(self, served: Served) -> Counts:
         """Those of one served entity, at zero if it is new."""
         entities = self._counts.setdefault((served.workspace, served.endpoint), {})
@@ -207,14 +214,17 @@ async def route(request: Request, endpoint: str, entity: str | None = None) -> S
     request.scope["endpoint_name"] = endpoint
     served = await world_of(request).router.route(caller_of(request), endpoint, entity)
     exchange_of(request).served_by(served)
+    await befall_entity(request, served.entity)
     return served
 
 
 @asynccontextmanager
-async def admitted(exchange: Exchange, served: Served, prompt_tokens: int) -> AsyncIterator[None]:
+async def admitted(
+    exchange: Exchange, served: Served, prompt_tokens: int
+) -> AsyncIterator[Admitted]:
     """`admission.enter`, with the wait and the prompt noted. Raises `RequestLimitExceeded`."""
     exchange.queued_at = exchange.clock.monotonic()
-    async with admission.enter(served, prompt_tokens):
+    async with admission.enter(served, prompt_tokens) as running:
         exchange.admitted_at = exchange.clock.monotonic()
         exchange.tokens_in += prompt_tokens
-        yield
+        yield running

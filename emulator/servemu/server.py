@@ -7,9 +7,20 @@ from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from servemu.faults.network import TRANSPORT
 
 DRAIN_SECONDS = 10
 """How long running requests may go on once we were asked to stop."""
+
+
+class Protocol(HttpToolsProtocol):
+    """Puts the connection into the scope, for the faults of it."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
 
 
 class Server(uvicorn.Server):
@@ -19,6 +30,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Protocol,
                 access_log=False,
                 log_level="warning",
                 timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -1,7 +1,7 @@
 """Sending an answer: as server-sent events while it grows, or whole; and watching for who left."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -42,6 +42,9 @@ class Delivery(Protocol):
     def started(self) -> bool:
         """The status line has left: from here on a failure can only be told in the body."""
 
+    def parts(self, chunk: Chunk) -> Iterable[Chunk]:
+        """The chunk as it is to be paid and taken: in two where a fault is within it."""
+
     async def take(self, source: int, chunk: Chunk) -> None:
         """The next chunk, of prompt number `source`."""
 
@@ -52,11 +55,6 @@ class Delivery(Protocol):
         """The answer broke off. Raises the error while the status is still free."""
 
 
-def delivery_for(wire: Wire, answer: Answer, *, stream: bool) -> Delivery:
-    """How the client asked for its answer."""
-    return Streamed(wire, answer) if stream else Collected(wire, answer)
-
-
 class Collected:
     """One JSON body at the end."""
 
@@ -64,6 +62,9 @@ class Collected:
         self._wire = wire
         self._answer = answer
         self.started = False
+
+    def parts(self, chunk: Chunk) -> Iterable[Chunk]:
+        return (chunk,)
 
     async def take(self, source: int, chunk: Chunk) -> None:
         self._answer.add(source, chunk)
@@ -87,9 +88,16 @@ class Streamed:
         self._answer = answer
         self.started = False
 
+    def parts(self, chunk: Chunk) -> Iterable[Chunk]:
+        return (chunk,)
+
+    def frame(self, payload: dict[str, object]) -> bytes:
+        """An event of the answer."""
+        return event(payload)
+
     async def take(self, source: int, chunk: Chunk) -> None:
         for payload in self._answer.events(source, chunk):
-            await self._send(event(payload), more=True)
+            await self._send(self.frame(payload), more=True)
 
     async def end(self) -> None:
         await self._send(DONE, more=False)

@@ -3,18 +3,22 @@
 import threading
 from importlib import import_module
 
+from servemu.attic import Attic
 from servemu.catalog import CatalogModel, load_catalog
 from servemu.clock import Clock
 from servemu.dice import Dice
+from servemu.faults.injection import Surroundings
 from servemu.faults.ledger import Faults
 from servemu.journal import Journal
+from servemu.lifecycle.capacity import Pool
 from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.reconciler import Reconciler
-from servemu.lifecycle.routing import TrafficRouter
+from servemu.lifecycle.routing import Engines, TrafficRouter
 from servemu.lifecycle.timeline import Timeline
 from servemu.machine import Machine
 from servemu.metering import Meter
 from servemu.oauth import AccessTokens
+from servemu.replies import Replies
 from servemu.residents import Build, Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces
@@ -31,8 +35,9 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
     """
     catalog = load_catalog(settings.catalog)
     db = open_database(settings.database)
+    attic = Attic(db)
     workspaces = Workspaces(db, clock)
-    faults = Faults(db)
+    faults = Faults(db, workspaces.now, settings.faults)
     residents = Residents(
         build or engine_builder(settings),
         clock,
@@ -40,13 +45,21 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         idle_seconds=settings.request_timeout,
     )
 
+    replies = Replies(db, settings.replies)
+
     def load(model_name: str) -> EngineInfo:
         model = catalog.model(model_name)
         if model is None:
             raise LoadFailed(f"Model '{model_name}' left the catalogue.")
         return residents.load(model).info
 
-    deployments = Deployments(db, workspaces, faults, Timeline(catalog, settings.speedup))
+    deployments = Deployments(
+        db,
+        workspaces,
+        faults,
+        Timeline(catalog, settings.speedup),
+        Pool(catalog, faults, settings.capacity),
+    )
     return World(
         settings=settings,
         clock=clock,
@@ -58,12 +71,28 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         deployments=deployments,
         reconciler=Reconciler(deployments, clock, load),
         residents=residents,
-        router=TrafficRouter(deployments, catalog, residents, clock, settings),
+        replies=replies,
+        router=TrafficRouter(deployments, catalog, Engines(residents, replies), clock, settings),
         meter=Meter(workspaces.now),
         machine=Machine(clock),
         journal=Journal(workspaces, clock, settings.journal_size),
         dice=Dice(settings.seed),
+        attic=attic,
         started_at=clock.monotonic(),
+    )
+
+
+def surroundings(world: World) -> Surroundings:
+    """What the injection of faults needs of the world."""
+    deployments = world.deployments
+    return Surroundings(
+        faults=world.faults,
+        db=world.db,
+        clock=world.clock,
+        now=world.workspaces.now,
+        states=deployments.states,
+        name_of=deployments.name_of,
+        befall=deployments.befall,
     )
 
 
@@ -73,7 +102,24 @@ def engine_builder(settings: Settings) -> Build:
         from servemu_engine.synthetic import SyntheticEngine
 
         return lambda model: SyntheticEngine(model.family.stand_in)
+    if settings.engine == "remote":
+        return lambda model: remote_engine(model, settings)
     return lambda model: local_engine(model, settings)
+
+
+def remote_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
+    """An engine on the server that the settings name."""
+    from servemu_engine.remote import RemoteEngine, RemoteServer
+
+    is_embedding = model.task == "llm/v1/embeddings"
+    embedding_model = settings.remote_embedding_model or settings.remote_model
+    key = settings.remote_key
+    server = RemoteServer(
+        url=settings.remote_url,
+        key=None if key is None else key.get_secret_value(),
+        model=embedding_model if is_embedding else settings.remote_model,
+    )
+    return RemoteEngine(server, model.family.stand_in)
 
 
 def warm_up() -> threading.Thread:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from servemu.attic import Attic
 from servemu.auth import Principal
 from servemu.catalog import Catalog
 from servemu.clock import Clock
@@ -16,11 +17,11 @@ from servemu.lifecycle.routing import TrafficRouter
 from servemu.machine import Machine
 from servemu.metering import Meter
 from servemu.oauth import AccessTokens
+from servemu.replies import Replies
 from servemu.residents import Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces
 from servemu_state.database import Database
-
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -36,11 +37,13 @@ class World:
     deployments: Deployments
     reconciler: Reconciler
     residents: Residents
+    replies: Replies
     router: TrafficRouter
     meter: Meter
     machine: Machine
     journal: Journal
     dice: Dice
+    attic: Attic
     started_at: float
     """`clock.monotonic()` at the start."""
 
@@ -64,4 +67,5 @@ def call_of(request: Request, operation: str) -> Call:
         operation=operation,
         request_id=request.scope["request_id"],
         headers=dict(request.headers),
+        exposure=request.scope.get("exposure"),
     )

@@ -5,12 +5,14 @@ from typing import Any
 import httpx
 import pytest
 
+from servemu.faults.presets import presets
+
 Json = dict[str, Any]
 
 FAULTS = "/_emulator/faults"
 EFFECT = {"type": "no_capacity"}
 PRESET = "no-gpu-capacity"
-KNOWN = "Known presets: no-gpu-capacity, no-gpu-capacity-on-update."
+KNOWN = f"Known presets: {', '.join(presets())}."
 REFUSED: dict[str, tuple[Json, str]] = {
     "nothing": ({}, "Missing required field: effect"),
     "unknown preset": ({"preset": "fire"}, f"Unknown fault preset 'fire'. {KNOWN}"),

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from servemu.faults.presets import presets as named_failures
 from servemu.faults.rules import draw
 
 Json = dict[str, Any]
@@ -253,7 +254,7 @@ def test_stored_rule_is_answered_with_its_defaults_and_an_empty_ledger(arm: Arm)
     assert rule == {
         "id": "mine",
         "preset": "no-gpu-capacity",
-        "match": {"operation": "serving-endpoints.create", "endpoint": "*", "header": {}},
+        "match": {"operation": "serving-endpoints.create*", "endpoint": "*", "header": {}},
         "when": {"skip": 0, "times": 2, "probability": 1.0, "seed": 0},
         "phase": "lifecycle",
         "effect": {"type": "no_capacity"},
@@ -269,7 +270,7 @@ def test_stored_rule_is_answered_with_its_defaults_and_an_empty_ledger(arm: Arm)
 def test_fields_of_a_rule_win_over_those_of_its_preset_one_by_one(arm: Arm) -> None:
     rule = arm(match={"endpoint": "llama-*"}, effect={"after": 60})
     assert rule["match"] == {
-        "operation": "serving-endpoints.create",
+        "operation": "serving-endpoints.create*",
         "endpoint": "llama-*",
         "header": {},
     }
@@ -319,13 +320,10 @@ def test_every_preset_is_shown_with_what_it_does_and_can_be_added(
     workspace: httpx.Client, arm: Arm
 ) -> None:
     presets = workspace.get("/_emulator/presets").json()["presets"]
-    assert [preset["name"] for preset in presets] == [
-        "no-gpu-capacity",
-        "no-gpu-capacity-on-update",
-    ]
+    assert [preset["name"] for preset in presets] == list(named_failures())
     for preset in presets:
         rule = arm(preset=preset["name"])
-        assert preset["shows"] and preset["rule"]["match"].items() <= rule["match"].items()
+        assert preset["shows"] and preset["rule"].get("match", {}).items() <= rule["match"].items()
 
 
 def draws(workspace: httpx.Client, create: Create, rule_id: str, count: int = 16) -> list[int]:
@@ -367,5 +365,6 @@ def test_second_rule_of_an_id_is_refused_and_the_first_stays(
 ) -> None:
     first = arm(id="mine")
     again = workspace.post(FAULTS, json={"id": "mine", "preset": "no-gpu-capacity-on-update"})
-    assert (again.status_code, again.json()["error_code"]) == (409, "RESOURCE_ALREADY_EXISTS")
+    assert (again.status_code, again.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert again.json()["message"].startswith("Invalid value for field 'id': another rule has it")
     assert workspace.get(FAULTS).json() == {"faults": [first]}

@@ -1,10 +1,16 @@
-"""The named failures (facts/provisioned_throughput §5): each expands to a rule."""
+"""The named failures out of presets.toml (facts/provisioned_throughput §5, data_plane §6)."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from servemu.errors import InvalidParameter
+from servemu.schemas.effects import EFFECTS, Phase
+
+BLOCKS = ("match", "when", "effect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,34 +18,26 @@ class Preset:
     """A failure of the real service under a speaking name."""
 
     name: str
+    source: str
+    """The row of the facts: `C1`, `D6`; or where else it stands."""
     shows: str
     """What a client will see."""
     rule: Mapping[str, Any]
 
 
-PRESETS: Mapping[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            "no-gpu-capacity",
-            "C1: a create stays IN_PROGRESS, then NOT_READY + UPDATE_FAILED + DEPLOYMENT_ABORTED",
-            {
-                "match": {"operation": "serving-endpoints.create"},
-                "phase": "lifecycle",
-                "effect": {"type": "no_capacity"},
-            },
-        ),
-        Preset(
-            "no-gpu-capacity-on-update",
-            "C2: an update ends UPDATE_FAILED; the old config stays READY and answers",
-            {
-                "match": {"operation": "serving-endpoints.update_config"},
-                "phase": "lifecycle",
-                "effect": {"type": "no_capacity"},
-            },
-        ),
-    )
-}
+@cache
+def presets() -> Mapping[str, Preset]:
+    """By name, in the order of the table."""
+    table = tomllib.loads((Path(__file__).with_name("presets.toml")).read_text("utf-8"))
+    return {
+        name: Preset(name, row.pop("source"), row.pop("shows"), row) for name, row in table.items()
+    }
+
+
+def phase_of(preset: Preset) -> Phase:
+    """Where it acts."""
+    phase: Phase = preset.rule.get("phase") or EFFECTS[preset.rule["effect"]["type"]].phases[0]
+    return phase
 
 
 def expand(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,12 +48,13 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
     name = given.get("preset")
     if name is None:
         return dict(given)
-    preset = PRESETS.get(name) if isinstance(name, str) else None
+    preset = presets().get(name) if isinstance(name, str) else None
     if preset is None:
-        known = ", ".join(PRESETS)
+        known = ", ".join(presets())
         raise InvalidParameter(f"Unknown fault preset '{name}'. Known presets: {known}.")
     rule = dict(preset.rule) | dict(given)
-    for block in ("match", "effect"):
-        if isinstance(given.get(block), dict):
-            rule[block] = {**preset.rule[block], **given[block]}
+    for block in BLOCKS:
+        own, theirs = given.get(block), preset.rule.get(block, {})
+        if isinstance(own, dict) and own.get("type") in (None, theirs.get("type")):
+            rule[block] = {**theirs, **own}
     return rule

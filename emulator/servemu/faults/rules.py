@@ -1,12 +1,18 @@
 """Does a rule hit this request? Pure functions of the rule, the occasion and the ledger."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from servemu.faults.operations import is_named
+from servemu.schemas.effects import Phase
 from servemu.schemas.faults import Match, Rule, When
 from servemu_state.records import FaultRule
+
+
+def _nothing() -> Collection[str]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +22,32 @@ class Occasion:
     workspace: str
     operation: str
     endpoint: str
-    phase: str
+    phase: Phase
     now: float
     """Seconds since the epoch, on the workspace's clock."""
     request_id: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Lower-case names."""
+    method: str = ""
+    path: str = ""
+    entity: str = ""
+    """The served entity that the traffic split chose; empty before it did."""
+    stream: bool | None = None
+    """Of a query: whether it asks for a stream."""
+    states: Callable[[], Collection[str]] = _nothing
+    """What the endpoint's state shows; nothing when there is none."""
+    of_serving: bool = False
+    """In `lifecycle`: something may happen to what serves, and not to a new deployment."""
 
 
 def is_about(rule: Rule, occasion: Occasion) -> bool:
-    """The rule's phase and everything in its `match` agree with the occasion."""
-    return rule.phase == occasion.phase and _matches(rule.match, occasion)
+    """The rule's phase and everything in its `match` and `when.state` agree with the occasion."""
+    return (
+        rule.phase == occasion.phase
+        and rule.effect.of_serving == occasion.of_serving
+        and _matches(rule.match, occasion)
+        and (rule.when.state is None or rule.when.state in occasion.states())
+    )
 
 
 def hits(when: When, stored: FaultRule) -> bool:
@@ -49,13 +70,44 @@ def draw(seed: int, rule: str, workspace: str, ordinal: int) -> float:
     return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest()) / 2**56
 
 
-def is_expired(rule: Rule, created_at: float, now: float) -> bool:
-    return rule.expires_in is not None and now >= created_at + rule.expires_in.total_seconds()
+def is_live(rule: Rule, created_at: float, now: float) -> bool:
+    """Not expired, and between `from` and `until`; times are of the workspace's clock."""
+    age = now - created_at
+    when = rule.when
+    return (
+        (rule.expires_in is None or age < rule.expires_in.total_seconds())
+        and (when.from_ is None or age >= when.from_.total_seconds())
+        and (when.until is None or age < when.until.total_seconds())
+    )
+
+
+def next_change(rule: Rule, created_at: float, now: float) -> float | None:
+    """When `is_live` changes next, on the workspace's clock; None: it stays as it is."""
+    ends = (rule.when.from_, rule.when.until, rule.expires_in)
+    times = [created_at + end.total_seconds() for end in ends if end is not None]
+    return min((at for at in times if at > now), default=None)
+
+
+def may_concern(rule: Rule, operation: str) -> bool:
+    """What can be told of a request before it is read."""
+    named = rule.match.operation
+    return named is None or is_named(named, operation)
 
 
 def _matches(match: Match, occasion: Occasion) -> bool:
     return (
-        match.operation in (None, occasion.operation)
+        (match.operation is None or is_named(match.operation, occasion.operation))
         and fnmatchcase(occasion.endpoint, match.endpoint)
+        and match.method in (None, occasion.method)
+        and (match.path is None or fnmatchcase(occasion.path, match.path))
+        and match.stream in (None, occasion.stream)
+        and _matches_entity(match, occasion)
         and all(occasion.headers.get(k.lower()) == v for k, v in match.header.items())
     )
+
+
+def _matches_entity(match: Match, occasion: Occasion) -> bool:
+    """A rule of the phase `request` is asked once: before the traffic split, or behind it."""
+    if match.entity is None:
+        return not (occasion.phase == "request" and occasion.entity)
+    return bool(occasion.entity) and fnmatchcase(occasion.entity, match.entity)

@@ -1,23 +1,36 @@
 """The single writer of endpoint state: each call is one transaction from one record to the next."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from servemu.errors import EndpointExists, EndpointNotFound
-from servemu.faults.ledger import Faults
+from servemu.faults.exposure import Exposure
+from servemu.faults.ledger import Faults, Fired
 from servemu.faults.rules import Occasion
-from servemu.lifecycle import history, sleeping, transitions
+from servemu.lifecycle import fates, history, sleeping, transitions
 from servemu.lifecycle.agenda import Agenda
-from servemu.lifecycle.timeline import CREATING, MESSAGES, NO_CAPACITY, Timeline
-from servemu.lifecycle.transitions import Config, Failure
+from servemu.lifecycle.capacity import Pool, due
+from servemu.lifecycle.fates import CREATING, NO_CAPACITY, WAITING, Failure
+from servemu.lifecycle.timeline import MESSAGES, Timeline
+from servemu.lifecycle.transitions import Config
+from servemu.schemas.effects import LoadFailed, ReloadFailed, ReplicaLost
+from servemu.schemas.rendering import is_ready
 from servemu.workspace import Workspaces
 from servemu_engine.base import EngineInfo
 from servemu_state import endpoints, events
 from servemu_state.database import Connection, Database
 from servemu_state.errors import EndpointGone
-from servemu_state.records import Deployment, Endpoint, EntityState, Event, ServedEntity
+from servemu_state.records import (
+    ConfigUpdate,
+    Deployment,
+    Endpoint,
+    EntityState,
+    Event,
+    JsonObject,
+    ServedEntity,
+)
 
 Step = Callable[[Endpoint, float], Endpoint]
 """From the record and the workspace's time to the next record."""
@@ -32,20 +45,31 @@ class Call:
     request_id: str
     headers: Mapping[str, str]
     """Lower-case names."""
+    exposure: Exposure | None = None
+    """Of a request that some fault rule may concern."""
 
 
 class Deployments:
     """Endpoints of all workspaces: reads, accepts changes, moves deployments on."""
 
     def __init__(
-        self, db: Database, workspaces: Workspaces, faults: Faults, timeline: Timeline
+        self,
+        db: Database,
+        workspaces: Workspaces,
+        faults: Faults,
+        timeline: Timeline,
+        pool: Pool,
     ) -> None:
         self.db = db
         self._workspaces = workspaces
         self._faults = faults
         self._timeline = timeline
+        self._pool = pool
         with db.read() as connection:
-            self.agenda = Agenda(workspaces, endpoints.list_due(connection))
+            to_come = endpoints.list_due(connection)
+        self.agenda = Agenda(workspaces, to_come)
+        self._waiting = {endpoint.id: endpoint for endpoint in to_come if _waits(endpoint)}
+        """By id: those whose deployment waits for GPU replicas."""
         self._last_asked: dict[str, float] = {}
         """By endpoint id, on the workspace's clock; only of those that scale to zero."""
         self._awake: dict[str, asyncio.Event] = {}
@@ -76,10 +100,11 @@ class Deployments:
         with self.db.write() as connection:
             if endpoints.get(connection, call.workspace, endpoint.name) is not None:
                 raise EndpointExists(endpoint.name)
-            if config is not None:
-                endpoint = self._accept(connection, call, endpoint, config)
-            endpoints.insert(connection, endpoint)
-            _note(connection, None, endpoint)
+            with self._tags(connection, endpoint):
+                if config is not None:
+                    endpoint = self._accept(connection, call, endpoint, config)
+                endpoints.insert(connection, endpoint)
+                _note(connection, None, endpoint)
         self._track(endpoint)
         return endpoint
 
@@ -119,7 +144,10 @@ class Deployments:
         with self.db.write() as connection:
             before = _existing(connection, workspace, name)
             endpoint = step(before, self._workspaces.now(workspace))
-            if endpoint != before:
+            if endpoint.tags != before.tags:
+                with self._tags(connection, endpoint):
+                    endpoints.save(connection, endpoint)
+            elif endpoint != before:
                 endpoints.save(connection, endpoint)
                 _note(connection, before, endpoint)
         self._track(endpoint)
@@ -133,9 +161,21 @@ class Deployments:
         with self.db.write() as connection:
             endpoint = _existing(connection, workspace, name)
             endpoints.delete(connection, endpoint.id)
+            self._faults.untag(connection, endpoint)
         self._untrack(endpoint)
         self._let_in(endpoint)
         return endpoint
+
+    def forget(self, endpoint_ids: Iterable[str]) -> None:
+        """They are gone with their rows: nothing is to come, who waits for one looks again."""
+        for endpoint_id in endpoint_ids:
+            self.agenda.drop(endpoint_id)
+            self._last_asked.pop(endpoint_id, None)
+            self._waiting.pop(endpoint_id, None)
+            awake = self._awake.pop(endpoint_id, None)
+            if awake is not None:
+                awake.set()
+        self.changed.set()
 
     def patch_tags(
         self, workspace: str, name: str, *, add: Mapping[str, str], drop: frozenset[str]
@@ -172,7 +212,10 @@ class Deployments:
         assert active is not None and active.due_at is not None
         idle = self._timeline.idle_seconds()
         asked_at = self._last_asked.get(endpoint.id, 0.0)
-        if any(sleeping.is_scaled_to_zero(entity) for entity in active.entities):
+        if transitions.is_recovering(endpoint):
+            may_sleep = any(sleeping.scales_to_zero(entity) for entity in active.entities)
+            self._save(transitions.recovered(endpoint, active.due_at + idle if may_sleep else None))
+        elif any(sleeping.is_scaled_to_zero(entity) for entity in active.entities):
             # The request that woke it is served now, however far the clock was moved at once.
             awake_at = max(active.due_at, self._workspaces.now(endpoint.workspace))
             self._save(sleeping.stay_awake(endpoint, awake_at + idle))
@@ -186,6 +229,64 @@ class Deployments:
         assert endpoint.pending is not None and endpoint.pending.due_at is not None
         due_at = endpoint.pending.due_at + self._timeline.seconds(endpoint.pending, stage)
         self._save(transitions.enter_stage(endpoint, stage, MESSAGES[stage], due_at))
+
+    def may_load(self, endpoint: Endpoint, due_at: float) -> bool:
+        """The pool has room for it. If not, it waits, and is aborted when it has waited enough."""
+        pending = endpoint.pending
+        assert pending is not None
+        with self.db.write() as connection:
+            others = endpoints.list_all(connection, endpoint.workspace)
+            shortage = self._pool.shortage(connection, endpoint, others, due_at)
+        if shortage is None:
+            return True
+        give_up = pending.started_at + self._timeline.seconds(pending, WAITING)
+        if due_at >= give_up:
+            self.abort_for_capacity(endpoint)
+        else:
+            look_at = due(shortage, give_up)
+            self._save(transitions.enter_stage(endpoint, WAITING, MESSAGES[WAITING], look_at))
+        return False
+
+    def with_room(self) -> Iterator[Endpoint]:
+        """Those that waited for replicas, and need not any more: due from now on."""
+        for endpoint in list(self._waiting.values()):
+            pending = endpoint.pending
+            assert pending is not None
+            now = self._workspaces.now(endpoint.workspace)
+            with self.db.write() as connection:
+                others = endpoints.list_all(connection, endpoint.workspace)
+                shortage = self._pool.shortage(connection, endpoint, others, now)
+            if shortage is None:
+                yield replace(endpoint, pending=replace(pending, due_at=now))
+
+    def states(self, workspace: str, name: str) -> list[str]:
+        """What the state of an endpoint shows, for fault rules; nothing without one."""
+        endpoint = self.find(workspace, name)
+        if endpoint is None:
+            return []
+        return ["READY" if is_ready(endpoint) else "NOT_READY", endpoint.config_update.value]
+
+    def name_of(self, workspace: str, endpoint_id: str) -> str:
+        """The endpoint's name; empty without one."""
+        with self.db.read() as connection:
+            endpoint = endpoints.get_by_id(connection, workspace, endpoint_id)
+        return "" if endpoint is None else endpoint.name
+
+    def befall(self, workspace: str, name: str, fired: Fired) -> None:
+        """A fault happens to what serves. Nothing where nothing does."""
+        endpoint = self.find(workspace, name)
+        if endpoint is None or endpoint.active is None or not is_ready(endpoint):
+            return
+        effect = fired.rule.effect
+        now = self._workspaces.now(workspace)
+        if isinstance(effect, ReplicaLost):
+            until = now + self._timeline.scaled(effect.lasts.total_seconds())
+            self._save(transitions.recover(endpoint, until))
+        elif endpoint.config_update is not ConfigUpdate.IN_PROGRESS:
+            assert isinstance(effect, ReloadFailed)
+            again = transitions.accept(endpoint, transitions.fresh(endpoint.active, now), now)
+            failing = LoadFailed(message=effect.message).model_dump(mode="json")
+            self._save(self._begin(again, {"rule": fired.id, "effect": failing}))
 
     def succeed(self, endpoint: Endpoint) -> None:
         """The new config takes over."""
@@ -238,7 +339,7 @@ class Deployments:
         """Accept the config, draw its lifecycle fault, enter the first stage."""
         now = self._workspaces.now(call.workspace)
         endpoint = transitions.accept(endpoint, config, now)
-        fired = self._faults.draw(
+        drawn = self._faults.draw(
             connection,
             Occasion(
                 workspace=call.workspace,
@@ -250,14 +351,31 @@ class Deployments:
                 headers=call.headers,
             ),
         )
-        pending = endpoint.pending
-        assert pending is not None
-        if fired is not None:
-            effect = fired.rule.effect.model_dump(mode="json", exclude_none=True)
-            pending = replace(pending, fault={"rule": fired.id, "effect": effect})
-        due_at = now + self._timeline.seconds(pending, CREATING)
-        endpoint = replace(endpoint, pending=pending)
-        return transitions.enter_stage(endpoint, CREATING, MESSAGES[CREATING], due_at)
+        if call.exposure is not None:
+            call.exposure.note(drawn)
+        if not drawn:
+            return self._begin(endpoint, None)
+        effect = drawn[0].rule.effect.model_dump(mode="json", exclude_none=True)
+        return self._begin(endpoint, {"rule": drawn[0].id, "effect": effect})
+
+    def _begin(self, endpoint: Endpoint, fault: JsonObject | None) -> Endpoint:
+        """The accepted config enters its first stage."""
+        assert endpoint.pending is not None
+        pending = replace(endpoint.pending, fault=fault)
+        due_at = pending.started_at + self._timeline.seconds(pending, CREATING)
+        message = fates.message(pending, CREATING, MESSAGES[CREATING])
+        begun = replace(endpoint, pending=pending)
+        return transitions.enter_stage(begun, CREATING, message, due_at)
+
+    @contextmanager
+    def _tags(self, connection: Connection, endpoint: Endpoint) -> Iterator[None]:
+        """The rule of its tag is there from now on, unless the transaction fails."""
+        self._faults.follow_tags(connection, endpoint, self._workspaces.now(endpoint.workspace))
+        try:
+            yield
+        except BaseException:
+            self._faults.forget(endpoint.workspace)
+            raise
 
     def _save(self, endpoint: Endpoint) -> None:
         with self.db.write() as connection:
@@ -267,8 +385,11 @@ class Deployments:
         self._track(endpoint)
 
     def _track(self, endpoint: Endpoint) -> None:
-        if self.agenda.put(endpoint):
+        if self.agenda.put(endpoint) or self._waiting:
             self.changed.set()
+        self._waiting.pop(endpoint.id, None)
+        if _waits(endpoint):
+            self._waiting[endpoint.id] = endpoint
         if all(d is None or d.due_at is None for d in (endpoint.pending, endpoint.active)):
             self._last_asked.pop(endpoint.id, None)
         active = endpoint.active
@@ -277,6 +398,7 @@ class Deployments:
 
     def _untrack(self, endpoint: Endpoint) -> None:
         self.agenda.drop(endpoint.id)
+        self._waiting.pop(endpoint.id, None)
         self._last_asked.pop(endpoint.id, None)
         self.changed.set()
 
@@ -284,6 +406,11 @@ class Deployments:
         awake = self._awake.pop(endpoint.id, None)
         if awake is not None:
             awake.set()
+
+
+def _waits(endpoint: Endpoint) -> bool:
+    pending = endpoint.pending
+    return pending is not None and pending.stage == WAITING and pending.due_at is not None
 
 
 def _models(config: Config | Deployment) -> set[str | None]:

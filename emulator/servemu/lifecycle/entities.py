@@ -20,7 +20,8 @@ from servemu.lifecycle.external_models import (
     default_name,
     shown_external_model,
 )
-from servemu.lifecycle.timeline import CREATING, MESSAGES
+from servemu.lifecycle.fates import CREATING
+from servemu.lifecycle.timeline import MESSAGES
 from servemu.lifecycle.workloads import check_workload, workload_defaults
 from servemu.schemas.endpoints import ServedEntityInput
 from servemu.schemas.external_models import ExternalModel

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from servemu.lifecycle.timeline import LOADING
+from servemu.lifecycle import fates
+from servemu.lifecycle.fates import LOADING
 from servemu.schemas.rendering import milliseconds
 from servemu_engine.base import EngineInfo
 from servemu_state.records import ConfigUpdate, Deployment, Endpoint, Event, ServedEntity
@@ -57,7 +58,8 @@ def events_between(before: Endpoint | None, after: Endpoint) -> list[Event]:
     if after.last_config_version > (0 if before is None else before.last_config_version):
         told.append(_update(after, f"Endpoint update initiated for {_which(after)}"))
     told += _containers_started(before, after)
-    told += _entities_failed(before, after)
+    if _has_failed(before, after):
+        told += _builds_failed(after) + _logged(after) + _entities_failed(after)
     told += _entities_moved(before, after)
     if _has_ended(before, after):
         ended = ENDED[after.config_update]
@@ -120,10 +122,43 @@ def _started(endpoint: Endpoint, deployment: Deployment, at: float) -> list[Even
     ]
 
 
-def _entities_failed(before: Endpoint | None, after: Endpoint) -> list[Event]:
+def _has_failed(before: Endpoint | None, after: Endpoint) -> bool:
     failed = after.config_update is ConfigUpdate.UPDATE_FAILED
-    if not failed or after.pending is None or not _has_ended(before, after):
+    return failed and after.pending is not None and _has_ended(before, after)
+
+
+def _builds_failed(after: Endpoint) -> list[Event]:
+    """Each attempt of an image build in vain; real texts (facts/provisioned_throughput §4)."""
+    pending = after.pending
+    assert pending is not None
+    attempts = fates.build_attempts(pending)
+    told = []
+    for entity in pending.entities:
+        for number in range(attempts):
+            share = (after.updated_at - pending.started_at) / attempts
+            begun = pending.started_at + number * share
+            start = f"Served entity {entity.name}: {IMAGE}"
+            told.append(_about(_pending(after), entity, f"{start} initiated", begun))
+            failed = f"{start} failed: internal error"
+            told.append(_about(_pending(after), entity, failed, begun + share))
+    return told
+
+
+def _logged(after: Endpoint) -> list[Event]:
+    """What a fault says in the service log of the entities that failed."""
+    assert after.pending is not None
+    log = fates.log_of(after.pending)
+    if not log:
         return []
+    text = f"{LOAD_FAILED}{TRACE}(most recent call last):\n{log}"
+    return [
+        _about(_pending(after), entity, f"Served entity {entity.name}: {text}", after.updated_at)
+        for entity in after.pending.entities
+    ]
+
+
+def _entities_failed(after: Endpoint) -> list[Event]:
+    assert after.pending is not None
     return [
         _about(
             _pending(after),

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from servemu.clock import Clock
+from servemu.lifecycle import fates
 from servemu.lifecycle.agenda import Due
 from servemu.lifecycle.deployments import Deployments
-from servemu.lifecycle.timeline import CREATING, LOADING, no_capacity
-from servemu.lifecycle.transitions import Failure
+from servemu.lifecycle.fates import CREATING, LOADING, WAITING, Failure
 from servemu_engine.base import EngineInfo
 from servemu_engine.errors import LoadFailed
 from servemu_state.errors import StateError
@@ -53,6 +53,12 @@ class Reconciler:
             log.exception("deployments stand still")
             return self._clock.now() + RETRY_SECONDS
 
+    def forget(self, endpoint_ids: Iterable[str]) -> None:
+        """They are gone: nobody waits for their loads."""
+        gone = set(endpoint_ids)
+        for key in [key for key in self._loading if key[0] in gone]:
+            self._loading.pop(key).cancel()
+
     async def settle(self, workspace: str) -> None:
         """After its clock was moved: move on all that is due, in order, and see the loads through
         that hold up this workspace. Others load on behind it.
@@ -71,9 +77,17 @@ class Reconciler:
                 agenda.set_aside(due)
             elif due.at <= self._clock.now():
                 self._advance(due)
+                self._admit()
             else:
-                return due.at
-        return None
+                break
+        self._admit()
+        due = agenda.first()
+        return None if due is None else due.at
+
+    def _admit(self) -> None:
+        """Deployments that wait for GPU replicas go on, if there are enough by now."""
+        for endpoint in self._deployments.with_room():
+            self._load_next(endpoint)
 
     def _held_up(self, workspace: str) -> list[Loading]:
         now = self._clock.now()
@@ -97,12 +111,15 @@ class Reconciler:
             self._deployments.idle_time_is_over(endpoint)
             return
         assert endpoint.pending is not None
-        if endpoint.pending.stage == CREATING:
-            if no_capacity(endpoint.pending.fault) is not None:
-                self._deployments.abort_for_capacity(endpoint)
-                return
-            self._start_loading(endpoint)
-            self._deployments.enter_stage(endpoint, LOADING)
+        pending = endpoint.pending
+        if pending.stage in (CREATING, WAITING):
+            if failures := fates.failures(pending, CREATING):
+                self._deployments.fail(endpoint, failures)
+            elif self._deployments.may_load(endpoint, due_at=pending.due_at or 0.0):
+                self._load_next(endpoint)
+            return
+        if failures := fates.failures(pending, LOADING):
+            self._deployments.fail(endpoint, failures)
             return
         loading = self._loading.get(_key(endpoint)) or self._start_loading(endpoint)
         if not loading.done():
@@ -113,6 +130,12 @@ class Reconciler:
             self._deployments.fail(endpoint, failures)
         else:
             self._deployments.succeed(endpoint)
+
+    def _load_next(self, endpoint: Endpoint) -> None:
+        assert endpoint.pending is not None
+        if fates.loads(endpoint.pending):
+            self._start_loading(endpoint)
+        self._deployments.enter_stage(endpoint, LOADING)
 
     def _waits(self, due: Due) -> bool:
         """The deployment can only go on once its weights are there."""

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from servemu.catalog import Catalog, CatalogModel, Family
-from servemu.schemas.faults import NoCapacity
+from servemu.lifecycle import fates
+from servemu.lifecycle.fates import CREATING, LOADING, WAITING
 from servemu_state.records import Deployment
 
-CREATING = 0
-LOADING = 1
-MESSAGES = ("Creating resources for served entity.", "Deploying served entities")
+MESSAGES: Mapping[int, str] = {
+    CREATING: "Creating resources for served entity.",
+    LOADING: "Deploying served entities",
+    WAITING: "Creating resources for served entity.",
+}
 """`deployment_state_message` of each stage (facts/provisioned_throughput §4)."""
 
 IDLE_SECONDS = 1800.0
@@ -18,11 +20,6 @@ IDLE_SECONDS = 1800.0
 page leaves foundation models out, for which it is a GUESS (facts/provisioned_throughput §3)."""
 EXTERNAL_SECONDS = 10.0
 """An external model has nothing to load: seconds to two minutes (facts/control_plane §3)."""
-
-NO_CAPACITY = (
-    "Served entity creation aborted because the resource did not become available in time."
-)
-"""What a deployment without GPU capacity ends with (facts/provisioned_throughput §5, C1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +32,19 @@ class Timeline:
     def seconds(self, deployment: Deployment, stage: int) -> float:
         """How long the stage lasts on the workspace's clock."""
         families = list(self._families(deployment))
-        if stage == LOADING:
+        workload = families[0].workload_type if families else "CPU"
+        real = fates.stage_seconds(deployment, stage, workload)
+        if real is None and stage == LOADING:
             real = max((family.loading_seconds for family in families), default=0.0)
-        elif (effect := no_capacity(deployment.fault)) is not None:
-            real = (
-                effect.after.total_seconds()
-                if effect.after is not None
-                else max(
-                    (family.capacity_wait_seconds for family in families), default=EXTERNAL_SECONDS
-                )
-            )
-        else:
+        elif real is None and (stage == WAITING or fates.waits_for_capacity(deployment)):
+            waits = (family.capacity_wait_seconds for family in families)
+            real = max(waits, default=EXTERNAL_SECONDS)
+        elif real is None:
             real = max((family.creating_seconds for family in families), default=EXTERNAL_SECONDS)
+        return self.scaled(real)
+
+    def scaled(self, real: float) -> float:
+        """From the real service's seconds to those of the workspace's clock."""
         return real / self.speedup
 
     def idle_seconds(self) -> float:
@@ -74,8 +72,3 @@ class Timeline:
             model = self.catalog.model(entity.entity_name or "")
             if model is not None:
                 yield model
-
-
-def no_capacity(fault: Mapping[str, Any] | None) -> NoCapacity | None:
-    """The effect of a deployment's fault, if it is a lack of capacity."""
-    return None if fault is None else NoCapacity.model_validate(fault["effect"])

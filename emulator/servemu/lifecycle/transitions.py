@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from servemu.errors import InvalidParameter, UpdateInProgress
-from servemu.lifecycle.timeline import CREATING, MESSAGES
+from servemu.lifecycle.fates import CREATING, Failure
+from servemu.lifecycle.timeline import MESSAGES
 from servemu_state.records import (
     ConfigUpdate,
     Deployment,
@@ -30,7 +31,8 @@ ENTITY_TRANSITIONS: Mapping[EntityState, frozenset[EntityState]] = {
     EntityState.CREATING: frozenset(
         {EntityState.READY, EntityState.FAILED, EntityState.ABORTED, EntityState.CREATING}
     ),
-    EntityState.READY: frozenset({EntityState.STOPPED, EntityState.READY}),
+    EntityState.READY: frozenset({EntityState.STOPPED, EntityState.READY, EntityState.RECOVERING}),
+    EntityState.RECOVERING: frozenset({EntityState.READY, EntityState.STOPPED}),
 }
 """All others are ends: what is started again are new entities of a new config version."""
 
@@ -47,14 +49,6 @@ class Config:
     task: str | None = None
     auto_capture: JsonObject | None = None
     """The legacy inference table, as it is echoed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """How a served entity ended."""
-
-    state: EntityState
-    message: str
 
 
 def accept(endpoint: Endpoint, config: Config, now: float) -> Endpoint:
@@ -119,6 +113,27 @@ def fail(endpoint: Endpoint, failures: Mapping[str, Failure], now: float) -> End
         _move(endpoint, ConfigUpdate.UPDATE_FAILED, now),
         pending=replace(pending, entities=entities, due_at=None),
     )
+
+
+def recover(endpoint: Endpoint, until: float) -> Endpoint:
+    """A replica of what serves was lost; it is back at `until` (message GUESS)."""
+    assert endpoint.active is not None, endpoint.name
+    entities = tuple(
+        enter(entity, EntityState.RECOVERING, "Recovering") for entity in endpoint.active.entities
+    )
+    return replace(endpoint, active=replace(endpoint.active, entities=entities, due_at=until))
+
+
+def recovered(endpoint: Endpoint, idle_at: float | None) -> Endpoint:
+    """What was recovering serves again."""
+    assert endpoint.active is not None, endpoint.name
+    entities = tuple(enter(e, EntityState.READY, "") for e in endpoint.active.entities)
+    return replace(endpoint, active=replace(endpoint.active, entities=entities, due_at=idle_at))
+
+
+def is_recovering(endpoint: Endpoint) -> bool:
+    active = endpoint.active
+    return active is not None and active.entities[0].state is EntityState.RECOVERING
 
 
 def stop(endpoint: Endpoint, now: float) -> Endpoint:

@@ -15,10 +15,12 @@ from servemu.schemas.completions import CompletionsRequest
 from servemu.schemas.control import Advance
 from servemu.schemas.embeddings import EmbeddingsRequest
 from servemu.schemas.endpoints import ConfigInput, CreateEndpoint, PatchTags
-from servemu.schemas.faults import Effect, Rule
+from servemu.schemas.effects import Effect
+from servemu.schemas.faults import Rule
 from servemu.schemas.gateway import AiGateway, PutRateLimits
 from servemu.schemas.permissions import AccessControlList
 from servemu.schemas.provisioned_throughput import CreatePtEndpoint, UpdatePtConfig
+from servemu.schemas.replies import Reply
 from servemu.schemas.telemetry import PatchNotifications, PatchTelemetry
 
 Schema = type[BaseModel]
@@ -122,8 +124,16 @@ OPERATIONS: Mapping[str, Operation] = {
     f"GET {EMULATOR}/faults/{{id}}": Operation((resources.FaultRule,)),
     f"DELETE {EMULATOR}/faults/{{id}}": Operation((resources.Empty,)),
     f"GET {EMULATOR}/presets": Operation((resources.Presets,)),
+    f"GET {EMULATOR}/replies": Operation((resources.ScriptedReplies,)),
+    f"POST {EMULATOR}/replies": Operation((resources.ScriptedReply,), (Reply,)),
+    f"DELETE {EMULATOR}/replies": Operation((resources.Empty,)),
+    f"GET {EMULATOR}/replies/{{id}}": Operation((resources.ScriptedReply,)),
+    f"DELETE {EMULATOR}/replies/{{id}}": Operation((resources.Empty,)),
     f"GET {EMULATOR}/clock": Operation((resources.Time,)),
     f"POST {EMULATOR}/clock/advance": Operation((resources.Time,), (Advance,)),
+    f"GET {EMULATOR}/verdict": Operation((resources.Verdict,)),
+    f"GET {EMULATOR}/events/hash": Operation((resources.EventLogHash,)),
+    f"POST {EMULATOR}/reset": Operation((resources.Reset,)),
     f"GET {EMULATOR}/requests": Operation(
         (resources.Requests,),
         query=("since", "limit", "wait"),

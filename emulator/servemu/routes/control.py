@@ -8,10 +8,12 @@ from starlette.responses import Response
 
 from servemu import __version__
 from servemu.coverage import ledger
+from servemu.errors import InvalidParameter
 from servemu.faults.ledger import render_rule
-from servemu.faults.presets import PRESETS
+from servemu.faults.presets import phase_of
+from servemu.faults.presets import presets as named_failures
 from servemu.responses import json_response
-from servemu.schemas.body import read_body, read_object
+from servemu.schemas.body import read_body, read_json
 from servemu.schemas.control import Advance
 from servemu.world import principal_of, world_of
 from servemu_engine.weights import ModelStore, StoredModel
@@ -35,11 +37,19 @@ async def health(request: Request) -> Response:
 
 
 async def add_fault(request: Request) -> Response:
-    given: dict[str, Any] = await read_object(request)
+    """A rule, or a list of them (`[…]` or `{"faults": […]}`): all are added, or none is."""
+    given = await read_json(request)
     workspace = principal_of(request).workspace
     world = world_of(request)
-    stored = world.faults.add(workspace, given, world.workspaces.now(workspace))
-    return json_response(render_rule(stored))
+    rules = given.get("faults", given) if isinstance(given, dict) else given
+    one = isinstance(rules, dict)
+    several = [rules] if one else rules
+    if not isinstance(several, list) or not all(isinstance(rule, dict) for rule in several):
+        raise InvalidParameter("Invalid value for field 'faults': Input should be a list of rules")
+    stored = world.faults.add_all(workspace, several, world.workspaces.now(workspace))
+    world.deployments.changed.set()
+    shown = [render_rule(rule) for rule in stored]
+    return json_response(shown[0] if one else {"faults": shown})
 
 
 async def list_faults(request: Request) -> Response:
@@ -55,18 +65,25 @@ async def get_fault(request: Request) -> Response:
 
 async def delete_fault(request: Request) -> Response:
     world_of(request).faults.remove(principal_of(request).workspace, request.path_params["id"])
+    world_of(request).deployments.changed.set()
     return json_response({})
 
 
 async def clear_faults(request: Request) -> Response:
     world_of(request).faults.clear(principal_of(request).workspace)
+    world_of(request).deployments.changed.set()
     return json_response({})
 
 
 async def presets(request: Request) -> Response:
     shown = [
-        {"name": preset.name, "shows": preset.shows, "rule": preset.rule}
-        for preset in PRESETS.values()
+        {
+            "name": preset.name,
+            "source": preset.source,
+            "shows": preset.shows,
+            "rule": {"phase": phase_of(preset), **preset.rule},
+        }
+        for preset in named_failures().values()
     ]
     return json_response({"presets": shown})
 

@@ -1,7 +1,7 @@
 """Reading a control-plane body: JSON text → schema, or the failure the service would answer."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import TypeVar
 
@@ -18,6 +18,8 @@ JSON_WORDS: Mapping[str, str] = {
 """Where pydantic's words are Python's."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
+
+Where = Callable[[Sequence[str | int]], Sequence[str | int]]
 
 SECRET = "_plaintext"
 """Fields that end so are write-only: no answer repeats them."""
@@ -37,15 +39,23 @@ async def read_object(request: Request) -> dict[str, object]:
     An empty body is an empty object, as protobuf's JSON mapping has it: what is then missing is
     reported by name.
     """
-    raw = await request.body()
-    try:
-        given = json.loads(raw) if raw.strip() else {}
-        _check(given, MAX_DEPTH)
-    except (ValueError, RecursionError):
-        raise MalformedRequest from None
+    given = await read_json(request, finite=True)
     if not isinstance(given, dict):
         raise MalformedRequest
     return given
+
+
+async def read_json(request: Request, *, finite: bool = False) -> object:
+    """The body as any JSON. Not `finite`: also with NaN, which a schema refuses by name. Raises
+    `MalformedRequest`.
+    """
+    raw = await request.body()
+    try:
+        given: object = json.loads(raw) if raw.strip() else {}
+        _check(given, MAX_DEPTH, finite)
+        return given
+    except (ValueError, RecursionError):
+        raise MalformedRequest from None
 
 
 def parse(given: dict[str, object], schema: type[Schema]) -> Schema:
@@ -56,15 +66,18 @@ def parse(given: dict[str, object], schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = _path(first["loc"])
-        if first["type"] == "missing":
-            raise InvalidParameter(f"Missing required field: {field}") from None
-        shown = _shown(field, first["input"])
-        problem = JSON_WORDS.get(first["type"], first["msg"])
-        raise InvalidParameter(
-            f"Invalid value for field '{field}': {problem} (given: {shown})"
-        ) from None
+        raise refusal(error) from None
+
+
+def refusal(error: ValidationError, where: Where = lambda location: location) -> InvalidParameter:
+    """For the first field that does not fit. `where`: from pydantic's location to the wire's."""
+    first = error.errors(include_url=False)[0]
+    field = _path(where(first["loc"]))
+    if first["type"] == "missing":
+        return InvalidParameter(f"Missing required field: {field}")
+    shown = _shown(field, first["input"])
+    problem = JSON_WORDS.get(first["type"], first["msg"])
+    return InvalidParameter(f"Invalid value for field '{field}': {problem} (given: {shown})")
 
 
 def _shown(field: str, given: object) -> str:
@@ -73,21 +86,21 @@ def _shown(field: str, given: object) -> str:
     return "a secret" if SECRET in field or SECRET in text else text[:200]
 
 
-def _check(value: object, depth: int) -> None:
+def _check(value: object, depth: int, finite: bool) -> None:
     """What Python's parser lets through although no answer could carry it: NaN, numbers beyond
     a double, half a surrogate pair, endless nesting. Raises `ValueError`.
     """
     if isinstance(value, str):
         value.encode()
-    elif isinstance(value, float) and not isfinite(value):
+    elif isinstance(value, float) and finite and not isfinite(value):
         raise ValueError(value)
     elif isinstance(value, dict | list):
         if depth == 0:
             raise ValueError("nested too deeply")
         for item in value:
-            _check(item, depth - 1)
+            _check(item, depth - 1, finite)
         for item in value.values() if isinstance(value, dict) else ():
-            _check(item, depth - 1)
+            _check(item, depth - 1, finite)
 
 
 def _path(location: Sequence[str | int]) -> str:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from servemu.schemas.faults import Strict
+from servemu.schemas.effects import Strict
 
 YEARS_100 = 100 * 365 * 86400.0
 
