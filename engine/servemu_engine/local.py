@@ -5,7 +5,7 @@ import gc
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from servemu_engine.base import EngineInfo, GenerateRequest, PreparedRequest
@@ -16,6 +16,7 @@ from servemu_engine.grammar import Grammars
 from servemu_engine.loading import LoadedModel, load_causal_lm
 from servemu_engine.loop import Answer, EngineLoop
 from servemu_engine.packed import pack_linears
+from servemu_engine.restarts import Restarts
 from servemu_engine.runner import Runner
 from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence
@@ -40,11 +41,14 @@ class LocalOptions:
     """Most memory for keys and values; fewer or shorter answers run at a time when it is small."""
     prefill_chunk: int = 256
     """Prompt tokens a step: more is faster for prompts, and makes running answers stutter."""
+    prefill_alone: int = 512
+    """Prompt tokens a step while no answer is being generated."""
     run_ahead: int = 32
     """Tokens an answer may be ahead of its reader before it pauses."""
     num_threads: int | None = None
     """Cores a step uses on CPU. Where other processes compete for all of them, fewer is faster: a
     step waits for its slowest thread."""
+    now: Callable[[], float] = time.monotonic
     draw_seed: Callable[[], int] = lambda: secrets.randbits(63)
     """Seed of a request that names none."""
 
@@ -58,6 +62,7 @@ class _Running:
     grammars: Grammars
     end_ids: frozenset[int]
     window: int
+    make_loop: Callable[[], EngineLoop]
     loop: EngineLoop
 
 
@@ -73,6 +78,7 @@ class LocalEngine:
         self._folder = folder
         self._options = options or LocalOptions()
         self._running: _Running | None = None
+        self._restarts = Restarts(self._options.now)
         self._info = EngineInfo(
             name, "local", "", self._options.dtype, self._options.device, 0, 0, 0, 0.0
         )
@@ -98,13 +104,17 @@ class LocalEngine:
             )
         capacity = Capacity(options.max_num_sequences, kv_tokens, window)
         vocabulary = Vocabulary(loaded.tokenizer)
-        scheduler = Scheduler(capacity, options.prefill_chunk)
-        loop = EngineLoop(scheduler, runner, vocabulary.token_bytes)
+
+        def make_loop() -> EngineLoop:
+            scheduler = Scheduler(capacity, options.prefill_chunk, options.prefill_alone)
+            return EngineLoop(scheduler, runner, vocabulary.token_bytes)
+
+        loop = make_loop()
         end_ids = vocabulary.end_ids(loaded.model)
         vocab_size = loaded.model.config.get_text_config().vocab_size
         grammars = Grammars(loaded.tokenizer, vocab_size, end_ids)
         loop.start()
-        self._running = _Running(loaded, vocabulary, grammars, end_ids, window, loop)
+        self._running = _Running(loaded, vocabulary, grammars, end_ids, window, make_loop, loop)
         self._info = self._describe(loaded, window, time.perf_counter() - began)
 
     def _describe(self, loaded: LoadedModel, window: int, load_seconds: float) -> EngineInfo:
@@ -143,8 +153,12 @@ class LocalEngine:
         return PreparedRequest(request, tuple(seen), len(ids), max_tokens)
 
     def submit(self, prepared: PreparedRequest) -> LocalGeneration:
-        """Queue it, for a reader on the running event loop. Raises `EngineDead`, `EngineClosed`."""
-        running = self._alive()
+        """Queue it, for a reader on the running event loop. Raises `EngineDead`, `EngineClosed`.
+
+        After a failure of the device the engine begins again here, with an empty cache, as often
+        as `Restarts` allows; then `EngineDead` tells what the last failure was.
+        """
+        running = self._revived()
         answers: list[Answer] = []
         reader = Reader(
             took=lambda chunk: running.loop.took(answers[chunk.index], chunk.num_tokens),
@@ -180,6 +194,13 @@ class LocalEngine:
         rules = StopRules(running.end_ids, sampling.stop, prepared.max_tokens)
         calls = ToolCallText() if usable(prepared.request.tool_use) else None
         return Answer(sequence, AnswerText(detokenizer, rules), generation, calls)
+
+    def _revived(self) -> _Running:
+        running = self._alive()
+        if running.loop.is_dead and self._restarts.may_begin():
+            running = self._running = replace(running, loop=running.make_loop())
+            running.loop.start()
+        return running
 
     def _alive(self) -> _Running:
         if self._running is None:

@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from servemu_engine.base import Chunk, TokenLogprob
-from servemu_engine.errors import EngineClosed, EngineDead, EngineStopped
+from servemu_engine.errors import AnswerFailed, EngineClosed, EngineDead, EngineStopped
 from servemu_engine.generation import LocalGeneration, deliver
 from servemu_engine.sampler import Sampled
 from servemu_engine.scheduler import Row, Scheduler, Step
@@ -64,6 +64,11 @@ class EngineLoop:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether the device has failed."""
+        return self._failure is not None
+
     def submit(self, answers: Items[Answer]) -> None:
         """Queue them. Raises `EngineDead`, `EngineClosed`."""
         with self._lock:
@@ -113,12 +118,27 @@ class EngineLoop:
             row.sequence.num_cached += row.count
         deliveries = []
         for row, token in sampled:
-            answer = self._answers[row.sequence]
-            chunk = self._extend(answer, token)
-            if chunk is not None:
-                deliveries.append((answer.generation, chunk))
+            answer = self._answers.get(row.sequence)
+            if answer is None:  # it failed with another answer of its generation
+                continue
+            item = self._next_item(answer, token)
+            if item is not None:
+                deliveries.append((answer.generation, item))
         for generation in deliver(deliveries):
             self._drop([a for a in self._answers.values() if a.generation is generation])
+
+    def _next_item(self, answer: Answer, sampled: Sampled) -> Chunk | AnswerFailed | None:
+        """A chunk if there is one now, or why this generation, and no other, is over."""
+        try:
+            if sampled.is_finite:
+                return self._extend(answer, sampled)
+            failure = AnswerFailed("the model gave no finite numbers for this prompt")
+        except Exception as error:  # the border of one answer: a detokenizer, a grammar
+            failure = AnswerFailed(f"the answer broke: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+        self._scheduler.remove(answer.sequence, broken=True)
+        self._drop([a for a in self._answers.values() if a.generation is answer.generation])
+        return failure
 
     def _extend(self, answer: Answer, sampled: Sampled) -> Chunk | None:
         """Append the token; a chunk when there is text to show, or when much is held back."""
