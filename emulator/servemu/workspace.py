@@ -45,6 +45,15 @@ class Workspaces:
         self._known[name] = record
         return record
 
+    def at_first(self, name: str) -> Workspace:
+        """The workspace as if it were made now. Not stored: see `put`."""
+        self.open(name)
+        return Workspace(name=name, created_at=self._clock.now())
+
+    def put(self, record: Workspace) -> None:
+        """What was stored of it by somebody else's transaction."""
+        self._known[record.name] = record
+
 
 def org_id(workspace: str) -> str:
     """The numeric id that clients read from `X-Databricks-Org-Id`: stable, 16 digits."""

@@ -32,6 +32,8 @@ from .records import ConfigUpdate, Deployment, Endpoint
 
 _TABLE = models.endpoints
 _DEPLOYMENTS = models.deployments
+PUT_AWAY = "."
+"""How the names begin that no workspace can have: see `put_away`."""
 _CONTENT = [column for column in _DEPLOYMENTS.c if not column.primary_key]
 
 
@@ -62,6 +64,11 @@ _COUNT = select(func.count()).select_from(_TABLE).where(_IN_WORKSPACE)
 _INSERT = _TABLE.insert()
 _UPDATE = _TABLE.update().where(_WITH_ID)
 _DELETE = _TABLE.delete().where(_WITH_ID)
+_PUT_AWAY = (
+    _TABLE.update().where(_IN_WORKSPACE).values(workspace=bindparam("key")).returning(_TABLE.c.id)
+)
+_SOME = select(_TABLE.c.id).where(_IN_WORKSPACE).limit(bindparam("at_most"))
+_REMOVE_SOME = _TABLE.delete().where(_TABLE.c.id.in_(_SOME))
 _ELSEWHERE = select(_TABLE.c.id).where(_TABLE.c.workspace != bindparam("workspace")).limit(1)
 _DELETE_ALL = _TABLE.delete().where(_IN_WORKSPACE)
 _INSERT_DEPLOYMENTS = _DEPLOYMENTS.insert()
@@ -130,6 +137,25 @@ def delete_all(conn: Connection, workspace: str) -> None:
         conn.execute(models.permissions.delete())
         conn.execute(_DEPLOYMENTS.delete())
     conn.execute(_DELETE_ALL, {"in_workspace": workspace})
+
+
+def put_away(conn: Connection, workspace: str, key: str) -> list[str]:
+    """Moves all endpoints of the workspace to one called `key`, which begins with `PUT_AWAY`.
+
+    Quicker than to delete them. Answers their ids.
+    """
+    moved = conn.execute(_PUT_AWAY, {"in_workspace": workspace, "key": key})
+    return [id for (id,) in moved]
+
+
+def remove_some(conn: Connection, key: str, at_most: int) -> int:
+    """Deletes endpoints that were put away; answers how many."""
+    return conn.execute(_REMOVE_SOME, {"in_workspace": key, "at_most": at_most}).rowcount
+
+
+def remove_put_away(conn: Connection) -> None:
+    """Deletes all that were ever put away."""
+    conn.execute(_TABLE.delete().where(_TABLE.c.workspace.startswith(PUT_AWAY)))
 
 
 @contextmanager

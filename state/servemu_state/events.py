@@ -23,6 +23,12 @@ _OF_VERSION = (
     )
     .order_by(_TABLE.c.id)
 )
+_OF_WORKSPACE = (
+    select(*(column for column in _TABLE.c if not column.primary_key))
+    .join(models.endpoints, models.endpoints.c.id == _TABLE.c.endpoint_id)
+    .where(models.endpoints.c.workspace == bindparam("in_workspace"))
+    .order_by(_TABLE.c.id)
+)
 
 
 def append(conn: Connection, event: Event) -> None:
@@ -51,3 +57,8 @@ def list_of_version(conn: Connection, endpoint_id: str, config_version: int) -> 
     """All events of one config version of an endpoint, oldest first."""
     rows = conn.execute(_OF_VERSION, {"of_endpoint": endpoint_id, "of_version": config_version})
     return [Event(*row) for row in rows]
+
+
+def list_of_workspace(conn: Connection, workspace: str) -> list[Event]:
+    """All events of all endpoints of the workspace, oldest first."""
+    return [Event(*row) for row in conn.execute(_OF_WORKSPACE, {"in_workspace": workspace})]

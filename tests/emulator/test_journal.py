@@ -22,6 +22,7 @@ Connect = Callable[..., httpx.Client]
 
 B = "/api/2.0/serving-endpoints"
 REQUESTS = "/_emulator/requests"
+FIELDS = ("operation", "endpoint", "status", "error_code", "client_retry")
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 
 

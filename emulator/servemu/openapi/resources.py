@@ -209,3 +209,31 @@ class RequestShown(Described):
 class Requests(Described):
     requests: list[RequestShown]
     next_since: int
+
+
+class FindingShown(Described):
+    code: str
+    grade: Literal["error", "warning", "note"]
+    endpoint: str
+    message: str
+    advice: str
+    requests: list[str]
+    rules: list[str]
+
+
+class Verdict(Described):
+    grade: Literal["pass", "warn", "fail"]
+    findings: list[FindingShown]
+    thresholds: Json
+    requests: int
+    event_log_hash: str
+
+
+class EventLogHash(Described):
+    hash: str
+    events: int
+    seed: int | None
+
+
+class Reset(Described):
+    endpoints: int

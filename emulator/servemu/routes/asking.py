@@ -48,6 +48,8 @@ def new_endpoint(request: Request, body: CreateEndpoint, config: Config | None) 
     world, principal = world_of(request), principal_of(request)
     request.scope["endpoint_name"] = body.name
     now = world.workspaces.now(principal.workspace)
+    if world.dice.seed is not None:
+        world.attic.empty()
     return Endpoint(
         id=world.dice.hex(principal.workspace, f"endpoint/{body.name}"),
         workspace=principal.workspace,
