@@ -28,7 +28,7 @@ class Script:
 
 def scripted(prepared: PreparedRequest, script: Script) -> SyntheticGeneration:
     """The script as an answer to `prepared`, in tokens of the synthetic engine, one a chunk."""
-    answers = [_answer(prepared, script, index) for index in range(prepared.request.n)]
+    answers = [answer(prepared, script, index) for index in range(prepared.request.n)]
     return SyntheticGeneration(_always_open, answers)
 
 
@@ -36,7 +36,8 @@ def _always_open() -> None:
     """Nothing runs here that an engine's end could stop."""
 
 
-def _answer(prepared: PreparedRequest, script: Script, index: int) -> Iterator[Chunk]:
+def answer(prepared: PreparedRequest, script: Script, index: int) -> Iterator[Chunk]:
+    """One of the `n` answers, a token a chunk."""
     plan = Plan(index, prepared.max_tokens, prepared.request.sampling, tokens_per_chunk=1)
     end: FinishReason = script.finish_reason or ("tool_calls" if script.tool_calls else "stop")
     used = length = 0

@@ -132,7 +132,10 @@ class ToolCallText:
     def _hold(self, shown: list[str], deltas: list[ToolCallDelta], *, is_last: bool) -> None:
         if self._mark == ARGUMENTS:
             return
-        certain = len(self._held) - (0 if is_last else num_undecided(self._held, (self._mark,)))
+        undecided = num_undecided(self._held, (self._mark,))
+        if is_last and (self._mark == CALL_BEGIN or undecided == 1):
+            undecided = 0  # a brace alone may be the arguments' own
+        certain = len(self._held) - undecided
         text, self._held = self._held[:certain], self._held[certain:]
         if self._mark == CALL_BEGIN:
             shown.append(text)

@@ -33,9 +33,22 @@ class Logprobs(Described):
     content: list[TokenLogprob]
 
 
+class FunctionCall(Described):
+    name: str
+    arguments: str
+    """JSON."""
+
+
+class ToolCall(Described):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class AssistantMessage(Described):
     role: Literal["assistant"]
     content: str | None
+    tool_calls: list[ToolCall] | None = None
 
 
 class ChatChoice(Described):

@@ -8,12 +8,24 @@ from pydantic import BeforeValidator, Field, JsonValue
 from servemu.schemas.answers import Choice, Shape
 from servemu.schemas.decoding import Body, refuse
 from servemu.schemas.sampling import GenerationFields
-from servemu_engine.base import GenerateRequest, Message, Role, TokenLogprob
+from servemu.schemas.tools import (
+    AssistantToolCall,
+    ResponseFormat,
+    ToolChoice,
+    ToolDefinition,
+    tool_use,
+)
+from servemu_engine.base import (
+    GenerateRequest,
+    JsonAnswer,
+    Message,
+    Role,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+)
 
 NOT_SERVED_YET: Mapping[str, Sequence[JsonValue]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "reasoning_effort": (),
     "thinking": ({"type": "disabled"},),
     "service_tier": ("default",),
@@ -51,7 +63,7 @@ class ChatMessage(Body):
     name: str = ""
     """Ignored. litellm leaves it out for users: the service may refuse it there (GUESS)."""
     tool_call_id: str = ""
-    tool_calls: list[JsonValue] = Field(default_factory=list)
+    tool_calls: list[AssistantToolCall] = Field(default_factory=list)
 
 
 class ChatRequest(GenerationFields):
@@ -60,9 +72,9 @@ class ChatRequest(GenerationFields):
     messages: list[ChatMessage]
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: JsonValue = None
-    tool_choice: JsonValue = None
-    response_format: JsonValue = None
+    tools: list[ToolDefinition] = Field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    response_format: ResponseFormat | None = None
     reasoning_effort: JsonValue = None
     thinking: JsonValue = None
     service_tier: JsonValue = None
@@ -72,12 +84,27 @@ class ChatRequest(GenerationFields):
         self._refuse_what_is_not_served()
         if self.top_logprobs is not None and not self.logprobs:
             raise refuse("logprobs must be true when top_logprobs is given")
+        messages = _conversation(self.messages)
         return GenerateRequest(
-            messages=_conversation(self.messages),
+            messages=messages,
             sampling=self.sampling(logprobs=self.logprobs, top_logprobs=self.top_logprobs or 0),
             n=self.n,
             context_length=context_length,
+            tool_use=tool_use(self.tools, self.tool_choice),
+            json_answer=self._json_answer(messages),
         )
+
+    def _json_answer(self, messages: Sequence[Message]) -> JsonAnswer | None:
+        if self.response_format is None:
+            return None
+        is_asked_for = any("json" in message.content.lower() for message in messages)
+        if self.response_format.type == "json_object" and not is_asked_for:
+            # LIVE, words and all.
+            raise refuse(
+                '"messages" must contain the word "json" in some form, to use "response_format" '
+                'of type "json_object".'
+            )
+        return self.response_format.json_answer()
 
     def _refuse_what_is_not_served(self) -> None:
         for name, harmless in NOT_SERVED_YET.items():
@@ -93,11 +120,16 @@ def _conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     for place, message in enumerate(messages):
         _check_role(place, message)
     _check_tool_order(messages)
-    if any(message.tool_calls for message in messages):
-        raise refuse("tool_calls is not served by this version of the emulator yet")
     return tuple(
-        Message(ROLES[message.role], _text(place, message))
+        Message(ROLES[message.role], _text(place, message), _calls(message), message.tool_call_id)
         for place, message in enumerate(messages)
+    )
+
+
+def _calls(message: ChatMessage) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(call.id, call.function.name, call.function.arguments)
+        for call in message.tool_calls
     )
 
 
@@ -113,11 +145,18 @@ def _check_role(place: int, message: ChatMessage) -> None:
 
 
 def _check_tool_order(messages: Sequence[ChatMessage]) -> None:
-    called = False
+    """Results come directly after the assistant's calls, one for each at most."""
+    open_calls: set[str] = set()
     for place, message in enumerate(messages):
-        if message.role == "tool" and not called:
-            raise refuse(f"messages.{place} must follow the assistant message with its tool call")
-        called = called or bool(message.tool_calls)
+        if message.role == "tool":
+            if message.tool_call_id not in open_calls:
+                reason = "must follow the assistant message with its tool call"
+                raise refuse(f"messages.{place} {reason}")
+            open_calls.discard(message.tool_call_id)
+        elif message.tool_calls and message.role != "assistant":
+            raise refuse(f"messages.{place}.tool_calls must come from the assistant")
+        else:
+            open_calls = {call.id for call in message.tool_calls}
 
 
 def _text(place: int, message: ChatMessage) -> str:
@@ -130,22 +169,49 @@ def _text(place: int, message: ChatMessage) -> str:
 
 
 def _choice(index: int, choice: Choice) -> dict[str, object]:
+    message: dict[str, object] = {"role": "assistant", "content": "".join(choice.parts)}
+    if choice.tool_calls:
+        message["content"] = message["content"] or None
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in choice.tool_calls
+        ]
     return {
         "index": index,
-        "message": {"role": "assistant", "content": "".join(choice.parts)},
+        "message": message,
         "finish_reason": choice.finish_reason,
         "logprobs": logprobs_content(choice.logprobs) if choice.logprobs else None,
     }
 
 
 def _delta(index: int, choice: Choice, text: str) -> dict[str, object]:
-    delta = {"content": text} if choice.shown else {"role": "assistant", "content": text}
+    delta: dict[str, object] = {"content": text}
+    if choice.new_calls:
+        delta = {"tool_calls": [_call_delta(call) for call in choice.new_calls]}
+        if not choice.shown:
+            delta["content"] = None
+    elif choice.finish_reason == "tool_calls":
+        delta = {}
+    if not choice.shown:
+        delta = {"role": "assistant", **delta}
     return {
         "index": index,
         "delta": delta,
         "finish_reason": choice.finish_reason,
         "logprobs": logprobs_content(choice.logprobs) if choice.logprobs else None,
     }
+
+
+def _call_delta(call: ToolCallDelta) -> dict[str, object]:
+    function = {"arguments": call.arguments}
+    if not call.id:
+        return {"index": call.index, "function": function}
+    named = {"name": call.name, **function}
+    return {"index": call.index, "id": call.id, "type": "function", "function": named}
 
 
 CHAT = Shape("chatcmpl_", "chat.completion", "chat.completion.chunk", _choice, _delta)

@@ -97,10 +97,11 @@ def test_body_that_is_no_object_is_refused() -> None:
         ({"stop": [""]}, "stop must not contain an empty string"),
         ({"messages": []}, "messages must be a non-empty list"),
         ({"messages": None}, "messages must be given"),
-        ({"tools": [{}]}, "tools is not served by this version of the emulator yet"),
+        ({"tools": [{}]}, "tools.0.type must be given"),
         (
             {"response_format": {"type": "json_object"}},
-            "response_format is not served by this version of the emulator yet",
+            '"messages" must contain the word "json" in some form, to use "response_format" of '
+            'type "json_object".',
         ),
         (
             {"messages": [{"role": "robot", "content": ""}]},

@@ -1,0 +1,241 @@
+"""Constrained answers: whatever the model prefers, they validate, and they end."""
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from servemu_engine.base import (
+    Chunk,
+    GenerateRequest,
+    JsonAnswer,
+    Message,
+    Sampling,
+    Tool,
+    ToolUse,
+)
+from servemu_engine.errors import InvalidPrompt
+from servemu_engine.local import LocalEngine, LocalOptions
+from servemu_engine.sampler import Draw, sample
+from servemu_engine.synthetic import SyntheticEngine
+
+pytestmark = pytest.mark.anyio
+
+NUM_SCHEMAS = 200
+WINDOW = 16384
+SCALARS = ("string", "integer", "number", "boolean", "null")
+WEATHER = Tool(
+    "get_weather",
+    "The weather of a city",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city"],
+    },
+)
+CLOCK = Tool("now", "The time")
+ASK = (Message("user", "What is the weather in Bern?"),)
+
+
+def random_schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
+    """Any schema of the subset, up to three deep."""
+    kinds = [*SCALARS, "enum", "const", "nullable"]
+    if depth < 2:
+        kinds += ["object", "object", "array"]
+    kind = "object" if depth == 0 else rng.choice(kinds)
+    match kind:
+        case "enum":
+            values = [1, -2.5, "a", 'q"\\\n', "é", None, True, [1, "x"], {"k": 1}]
+            return {"enum": rng.sample(values, rng.randint(1, 4))}
+        case "const":
+            return {"const": rng.choice(["x", 3, None])}
+        case "nullable":
+            return {"type": [rng.choice(SCALARS[:4]), "null"]}
+        case "array":
+            return {"type": "array", "items": random_schema(rng, depth + 1)}
+        case "object":
+            return _random_object(rng, depth)
+    return {"type": kind, "description": "a value"}
+
+
+def _random_object(rng: random.Random, depth: int) -> dict[str, Any]:
+    names = rng.sample(["a", "b c", "naïve", 'q"t', "x_1", "ein/zwei"], rng.randint(1, 3))
+    properties = {name: random_schema(rng, depth + 1) for name in names}
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    schema["required"] = rng.sample(names, rng.randint(0, len(names)))
+    if rng.random() < 0.5:
+        schema["additionalProperties"] = False
+    return schema
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    """A random model over single bytes: the harshest judge, it never closes anything by itself."""
+    folder = tmp_path_factory.mktemp("tiny-llama-grammar")
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    plain.train_from_iterator([], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<|end|>")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=WINDOW,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    (folder / "config.json").write_text(config.to_json_string())
+    state = LlamaForCausalLM(config).state_dict()
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    yield from _started(folder)
+
+
+def _started(folder: Path) -> Iterator[LocalEngine]:
+    options = LocalOptions(device="cpu", max_num_sequences=64, draw_seed=lambda: 7)
+    engine = LocalEngine(folder, "tiny", options)
+    engine.start()
+    yield engine
+    engine.close()
+
+
+async def chunks_of(engine: LocalEngine | SyntheticEngine, request: GenerateRequest) -> list[Chunk]:
+    async with engine.submit(engine.prepare(request)) as generation:
+        return [chunk async for chunk in generation]
+
+
+def text_in(chunks: list[Chunk]) -> str:
+    return "".join(chunk.text for chunk in chunks)
+
+
+def call_in(chunks: list[Chunk]) -> tuple[str, str, Any]:
+    """Id, name and arguments of the only call, which must have come as a stream may have it."""
+    deltas = [delta for chunk in chunks for delta in chunk.tool_calls]
+    assert [delta.index for delta in deltas] == [0] * len(deltas)
+    assert all((delta.id, delta.name) == ("", "") for delta in deltas[1:])
+    arguments = "".join(delta.arguments for delta in deltas)
+    return deltas[0].id, deltas[0].name, json.loads(arguments)
+
+
+async def test_two_hundred_random_schemas_are_all_kept(engine: LocalEngine) -> None:
+    schemas = [random_schema(random.Random(seed)) for seed in range(NUM_SCHEMAS)]
+
+    async def answer(schema: dict[str, Any]) -> list[Chunk]:
+        return await chunks_of(engine, GenerateRequest(ASK, json_answer=JsonAnswer(schema)))
+
+    answers = await asyncio.gather(*(answer(schema) for schema in schemas))
+    for schema, chunks in zip(schemas, answers, strict=True):
+        assert chunks[-1].finish_reason == "stop"
+        jsonschema.validate(json.loads(text_in(chunks)), schema)
+
+
+async def test_synthetic_answers_keep_two_hundred_random_schemas() -> None:
+    engine = SyntheticEngine("m")
+    for seed in range(NUM_SCHEMAS):
+        schema = random_schema(random.Random(seed))
+        chunks = await chunks_of(engine, GenerateRequest(ASK, json_answer=JsonAnswer(schema)))
+        assert chunks[-1].finish_reason == "stop"
+        jsonschema.validate(json.loads(text_in(chunks)), schema)
+
+
+@pytest.mark.parametrize("schema", [None, {"type": "object"}, {"type": "array"}, {}])
+async def test_schema_that_leaves_all_open_still_ends(
+    engine: LocalEngine, schema: dict[str, Any] | None
+) -> None:
+    chunks = await chunks_of(engine, GenerateRequest(ASK, json_answer=JsonAnswer(schema)))
+    assert chunks[-1].finish_reason == "stop"
+    jsonschema.validate(json.loads(text_in(chunks)), schema or {"type": "object"})
+
+
+async def test_max_tokens_cut_the_json(engine: LocalEngine) -> None:
+    request = GenerateRequest(
+        ASK, sampling=Sampling(max_tokens=5), json_answer=JsonAnswer({"const": "abcdefghij"})
+    )
+    chunks = await chunks_of(engine, request)
+    assert (text_in(chunks), chunks[-1].finish_reason) == ('"abcd', "length")
+
+
+@pytest.mark.parametrize("name", ["", "now"])
+async def test_required_call_has_arguments_of_the_schema(engine: LocalEngine, name: str) -> None:
+    use = ToolUse((WEATHER, CLOCK), "required", name)
+    for seed in range(4):
+        request = GenerateRequest(ASK, sampling=Sampling(seed=seed), tool_use=use)
+        chunks = await chunks_of(engine, request)
+        id, called, arguments = call_in(chunks)
+        assert id.startswith("call_")
+        assert called in ({name} if name else {"get_weather", "now"})
+        tool = WEATHER if called == "get_weather" else CLOCK
+        jsonschema.validate(arguments, dict(tool.parameters))
+        assert (text_in(chunks), chunks[-1].finish_reason) == ("", "tool_calls")
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+async def test_text_is_free_where_no_call_is_required(engine: LocalEngine, choice: Any) -> None:
+    sampling = Sampling(max_tokens=30)
+    use = ToolUse((WEATHER,), choice)
+    chunks = await chunks_of(engine, GenerateRequest(ASK, sampling=sampling, tool_use=use))
+    assert text_in(chunks)
+    assert chunks[-1].finish_reason in ("stop", "length")
+    assert not any(chunk.tool_calls for chunk in chunks)
+
+
+async def test_synthetic_call_result_and_answer() -> None:
+    engine = SyntheticEngine("m")
+    use = ToolUse((CLOCK, WEATHER))
+    chunks = await chunks_of(engine, GenerateRequest(ASK, tool_use=use))
+    _, name, arguments = call_in(chunks)
+    assert (name, chunks[-1].finish_reason) == ("get_weather", "tool_calls")
+    jsonschema.validate(arguments, dict(WEATHER.parameters))
+    result = Message("tool", "sunny", tool_call_id="c")
+    after = await chunks_of(engine, GenerateRequest((*ASK, result), tool_use=use))
+    assert text_in(after)
+    assert after[-1].finish_reason == "stop"
+
+
+async def test_schema_that_admits_nothing_is_refused(engine: LocalEngine) -> None:
+    nothing = JsonAnswer({"type": "string", "enum": [1]})
+    for one in (engine, SyntheticEngine("m")):
+        with pytest.raises(InvalidPrompt, match="no value of the enum has the type"):
+            one.prepare(GenerateRequest(ASK, json_answer=nothing))
+
+
+def test_drawing_under_a_mask_is_exact_and_its_logprob_the_models_own() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, 3.0]])
+    allowed = bytes([0b0110])
+    counts = [0, 0, 0, 0]
+    for place in range(1000):
+        draw = Draw(Sampling(logprobs=True), (place + 0.5) / 1000, allowed)
+        (sampled,) = sample(logits, [draw])
+        counts[sampled.token] += 1
+        assert sampled.scores is not None
+        own = logits.log_softmax(-1)[0, sampled.token].item()
+        assert sampled.scores.logprob == pytest.approx(own)
+    assert counts == [0, 731, 269, 0]
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=0), Sampling(top_k=1), Sampling(top_p=0.1)]
+)
+def test_greedy_and_filters_work_among_the_allowed(sampling: Sampling) -> None:
+    (sampled,) = sample(torch.tensor([[2.0, 1.0, 0.0, 3.0]]), [Draw(sampling, 0.9, bytes([6]))])
+    assert sampled.token == 1
