@@ -80,8 +80,9 @@ def token_of(headers: Headers) -> str | None:
 
 
 def is_public(path: str) -> bool:
-    """Paths that answer without a token: for the emulator's switches, in the default workspace."""
-    return path.startswith(("/.well-known/", "/_emulator/", "/oidc/")) or path == "/"
+    """Paths that answer without a token: the emulator's switches, in the default workspace, and
+    signed URLs, which say themselves what they are good for."""
+    return path.startswith(("/.well-known/", "/_emulator/", "/oidc/", "/presigned/")) or path == "/"
 
 
 class Identity:

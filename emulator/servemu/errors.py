@@ -13,6 +13,9 @@ ApiError
 │   ├── ModelNotFound               404 RESOURCE_DOES_NOT_EXIST
 │   ├── CatalogNotFound             404 RESOURCE_DOES_NOT_EXIST
 │   ├── AliasNotFound               404 RESOURCE_DOES_NOT_EXIST
+│   ├── ArtifactNotFound            404 NOT_FOUND
+│   ├── UploadNotFound              404 NOT_FOUND
+│   ├── DiskFull                    507 RESOURCE_EXHAUSTED
 │   ├── RegisteredModelExists       400 RESOURCE_ALREADY_EXISTS
 │   ├── ModelInUse                  409 RESOURCE_CONFLICT
 │   ├── ResourceNotFound            404 RESOURCE_DOES_NOT_EXIST
@@ -122,6 +125,25 @@ class AliasNotFound(ControlPlaneError):
 
     def __init__(self, name: str, alias: str) -> None:
         super().__init__(f"Alias '{alias}' does not exist on Routine or Model '{name}'.")
+
+
+class ArtifactNotFound(ControlPlaneError):
+    """The code decides: MLflow takes exactly NOT_FOUND for "a file" (facts/uc_registry §1.3)."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"The file or directory {ascii(path[:200])} does not exist.")
+
+
+class UploadNotFound(ControlPlaneError):
+    def __init__(self) -> None:
+        super().__init__("The upload session is not open.")
+
+
+class DiskFull(ControlPlaneError):
+    """Ours: no client retries a 507."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The emulator cannot store the file: {why}.")
 
 
 class RegisteredModelExists(ControlPlaneError):
@@ -258,6 +280,9 @@ WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     ModelNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
     CatalogNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
     AliasNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
+    ArtifactNotFound: (404, "NOT_FOUND"),
+    UploadNotFound: (404, "NOT_FOUND"),
+    DiskFull: (507, "RESOURCE_EXHAUSTED"),
     RegisteredModelExists: (400, "RESOURCE_ALREADY_EXISTS"),
     ModelInUse: (409, "RESOURCE_CONFLICT"),
     ResourceNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),

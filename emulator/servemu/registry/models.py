@@ -82,15 +82,21 @@ class RegisteredModels:
             return find(connection, self._catalog, workspace, name)
 
     def page(
-        self, workspace: str, *, within: str = "", after: str = "", most: int
+        self,
+        workspace: str,
+        *,
+        within: str = "",
+        after: str = "",
+        most: int,
+        published: bool = True,
     ) -> list[RegisteredModel]:
         """At most `most` models by name: those after `after` whose names begin with `within`."""
         with self._db.read() as connection:
             stored = repository.list_some(
                 connection, workspace, within=within, after=after, most=most
             )
-        published = published_models(self._catalog, workspace, within)
-        found = [*stored, *(model for model in published if model.name > after)]
+        listed = published_models(self._catalog, workspace, within) if published else []
+        found = [*stored, *(model for model in listed if model.name > after)]
         return sorted(found, key=lambda model: model.name)[:most]
 
     def change(self, caller: Principal, name: str, step: Step) -> RegisteredModel:

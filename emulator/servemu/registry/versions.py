@@ -99,6 +99,15 @@ class ModelVersions:
                 return model, published_versions(self._catalog, name)
             return model, repository.list_versions(connection, model.id)
 
+    def search(
+        self, workspace: str, name: str
+    ) -> tuple[RegisteredModel | None, list[ModelVersion]]:
+        """As `list_all`, of a model that need not be there."""
+        try:
+            return self.list_all(workspace, name)
+        except ModelNotFound:
+            return None, []
+
     def by_alias(
         self, workspace: str, name: str, alias: str
     ) -> tuple[RegisteredModel, ModelVersion]:
