@@ -66,28 +66,13 @@ class Runner:
             self._cache.copy(copy)
         if not step.rows:
             return []
-        segments: list[Segment] = []
-        ids: list[int] = []
-        for row in step.rows:
-            slot = row.sequence.slot
-            assert slot is not None
-            segments.append(Segment(len(ids), len(ids) + row.count, slot, row.start))
-            ids.extend(row.sequence.tokens[row.start : row.start + row.count])
-        layout = Layout(tuple(segments), len(step.decode), self._device)
-        logits = self._forward(ids, layout)
-        is_finite = logits.amax(-1).isfinite().tolist()
-        broken = [row for row, good in zip(step.rows, is_finite, strict=True) if not good]
-        for row in broken:
-            self._cache.clear(row.sequence.slot or 0)
-        failed = [(row, Sampled(-1, None, is_finite=False)) for row in broken]
-        sampling = [i for i, row in enumerate(step.rows) if row.samples and is_finite[i]]
-        if not sampling:
-            return failed
-        if len(sampling) < len(segments):
-            logits = logits[torch.tensor(sampling, device=self._device)]
-        rows = [step.rows[i] for i in sampling]
-        sampled = sample(logits, [_draw(row) for row in rows])
-        return failed + list(zip(rows, sampled, strict=True))
+        ids, segments = flat(step)
+        layout = Layout(segments, len(step.decode), self._device)
+        outcome = next_tokens(step, self._forward(ids, layout))
+        for row, token in outcome:
+            if not token.is_finite:
+                self._cache.clear(row.sequence.slot or 0)
+        return outcome
 
     def _forward(self, ids: list[int], layout: Layout) -> Tensor:
         """Logits of the last token of each segment: [segments, vocab]."""
@@ -102,6 +87,33 @@ class Runner:
         )
         logits: Tensor = output.logits[0]
         return logits
+
+
+def flat(step: Step) -> tuple[list[int], tuple[Segment, ...]]:
+    """The tokens of all rows, one after the other, and which belong to whom."""
+    ids: list[int] = []
+    segments: list[Segment] = []
+    for row in step.rows:
+        slot = row.sequence.slot
+        assert slot is not None
+        segments.append(Segment(len(ids), len(ids) + row.count, slot, row.start))
+        ids.extend(row.sequence.tokens[row.start : row.start + row.count])
+    return ids, tuple(segments)
+
+
+def next_tokens(step: Step, logits: Tensor) -> list[tuple[Row, Sampled]]:
+    """What `run` returns, from [rows, vocab], the logits of each row's last token."""
+    is_finite = logits.amax(-1).isfinite().tolist()
+    broken = [row for row, good in zip(step.rows, is_finite, strict=True) if not good]
+    failed = [(row, Sampled(-1, None, is_finite=False)) for row in broken]
+    sampling = [i for i, row in enumerate(step.rows) if row.samples and is_finite[i]]
+    if not sampling:
+        return failed
+    if len(sampling) < len(is_finite):
+        logits = logits[torch.tensor(sampling, device=logits.device)]
+    rows = [step.rows[i] for i in sampling]
+    sampled = sample(logits, [_draw(row) for row in rows])
+    return failed + list(zip(rows, sampled, strict=True))
 
 
 def _draw(row: Row) -> Draw:

@@ -1,0 +1,210 @@
+"""Runner B: the step of Llama-like models on CPU as one compiled function, checked at load.
+
+Faster than the same step in torch, and its numbers do not depend on who else is in the batch.
+Weights are float32, or bfloat16 in memory (`dtype`); activations, keys and values are float32.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from servemu_engine.cache import Segment
+from servemu_engine.compiled_weights import CompiledWeights
+from servemu_engine.compiling import NotCompiled, compiled_library
+from servemu_engine.runner import flat, next_tokens
+from servemu_engine.sampler import Sampled
+from servemu_engine.scheduler import Row, Step
+from servemu_engine.slots import Copy, Reshape
+
+_MOST_THREADS = 64
+_ROWS_OF_ATTENTION = 24
+"""Query heads of one piece of the attention: few enough for their scores to stay in a cache."""
+_PHASES_OF_LAYER = 8
+_PROBE = 40
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
+"""Of the logits, relative to their spread. transformers' own bfloat16 is 1 to 2 % off float32."""
+
+_POINTERS = ("spans", "picked", "cos", "sin", "x", "normed", "qkv", "attended", "gated", "logits")
+
+
+class _Step(ctypes.Structure):
+    """`Step` of compiled_step.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("num_rows", "num_spans", "num_picked", "length")),
+        *((name, ctypes.c_int64) for name in ("num_threads", "scratch_size")),
+        *((name, ctypes.c_void_p) for name in (*_POINTERS, "scratch", "claims")),
+    ]
+
+
+class PanelCache:
+    """Keys as [slots, kv heads, length / panel, head size, panel] a layer, values as [slots, kv
+    heads, length, padded head size]. What no token was written to is never read."""
+
+    def __init__(self, weights: CompiledWeights, panel: int) -> None:
+        self._weights = weights
+        self._panel = panel
+        self._stores: list[tuple[Tensor, Tensor]] = []
+        self.length = 0
+        """Of a slot, in tokens: whole panels."""
+
+    @property
+    def num_bytes_per_token(self) -> int:
+        """Of keys and values."""
+        model = self._weights.model
+        size = model.head_size + self._weights.padded(model.head_size)
+        return int(4 * model.num_layers * model.kv_heads * size)
+
+    def reshape(self, change: Reshape) -> None:
+        """New slots, with what the old ones hold."""
+        model, old = self._weights.model, self._stores
+        self.length = self._weights.padded(change.length)
+        slots = (change.num_slots, model.kv_heads)
+        keys = (*slots, self.length // self._panel, model.head_size, self._panel)
+        values = (*slots, self.length, self._weights.padded(model.head_size))
+        self._stores = [(torch.empty(keys), torch.empty(values)) for _ in self._weights.layers]
+        for layer, stores in zip(self._weights.layers, self._stores, strict=True):
+            layer.keys, layer.values = (store.data_ptr() for store in stores)
+        moves = list(zip(change.sources, change.lengths, strict=True))
+        for before, after in zip(old, self._stores, strict=bool(old)):
+            for slot, (source, count) in enumerate(moves):
+                if source >= 0:
+                    self._move((before, source), (after, slot), count)
+
+    def copy(self, copy: Copy) -> None:
+        """One slot begins like another."""
+        for stores in self._stores:
+            self._move((stores, copy.source), (stores, copy.target), copy.count)
+
+    def _move(
+        self,
+        source: tuple[tuple[Tensor, Tensor], int],
+        target: tuple[tuple[Tensor, Tensor], int],
+        count: int,
+    ) -> None:
+        panels = -(-count // self._panel)
+        for old, new, part in zip(source[0], target[0], (panels, count), strict=True):
+            new[target[1], :, :part] = old[source[1], :, :part]
+
+
+class CompiledRunner:
+    """Owns packed weights and the KV cache. `run` belongs to one thread.
+
+    `folder`: where the compiled library is kept. `num_threads`: cores a step may use; None: as
+    torch decides for the process. Raises `NotCompiled`.
+    """
+
+    def __init__(self, model: PreTrainedModel, folder: Path, num_threads: int | None = None) -> None:
+        library = compiled_library(folder)
+        library.panel_width.restype = ctypes.c_int64
+        self._run_step = library.run_step
+        self._run_step.restype = None
+        self._panel = int(library.panel_width())
+        self._model = model
+        self._weights = CompiledWeights(model, self._panel)
+        self._cache = PanelCache(self._weights, self._panel)
+        self._num_threads = min(num_threads or torch.get_num_threads(), _MOST_THREADS)
+        self._angles = (torch.empty(0), torch.empty(0))
+
+    @property
+    def num_bytes_per_token(self) -> int:
+        """Of keys and values."""
+        return self._cache.num_bytes_per_token
+
+    @torch.inference_mode()
+    def check(self) -> None:
+        """Two tiny steps, compared with the model's own forward. Raises `NotCompiled` if they
+        differ. From then on the model's layers are empty: the packed weights take their place."""
+        vocab_size = self._model.config.vocab_size
+        ids = [i * 7919 % vocab_size for i in range(_PROBE)]
+        expected = self._model(torch.tensor([ids])).logits[0].float()
+        self._reshape(Reshape(2, _PROBE, ()))
+        half = _PROBE // 2
+        first = self._forward(ids[:half], [Segment(0, half, 1, 0)])
+        mixed = [Segment(0, 1, 0, 0), Segment(1, 1 + half, 1, half)]
+        second = self._forward(ids[:1] + ids[half:], mixed)
+        got = torch.cat([first, second])
+        wanted = expected[[half - 1, 0, _PROBE - 1]]
+        spread = (wanted - wanted.mean(-1, keepdim=True)).norm()
+        if not (got - wanted).norm() <= _TOLERANCE[self._model.dtype] * spread:
+            raise NotCompiled(f"other logits than those of {type(self._model).__name__}")
+        for layer in self._model.model.layers:
+            for parameter in layer.parameters():
+                parameter.data = parameter.data.new_empty(0)
+
+    @torch.inference_mode()
+    def run(self, step: Step) -> list[tuple[Row, Sampled]]:
+        """The next token of each row that samples, in the order of `step.rows`; before them, rows
+        whose logits are no numbers, sampling or not."""
+        if torch.get_num_threads() != 1:  # torch's other threads would spin on the step's cores
+            torch.set_num_threads(1)
+        if step.reshape is not None:
+            self._reshape(step.reshape)
+        for copy in step.copies:
+            self._cache.copy(copy)
+        if not step.rows:
+            return []
+        return next_tokens(step, self._forward(*flat(step)))
+
+    def _reshape(self, change: Reshape) -> None:
+        self._cache.reshape(change)
+        positions = torch.arange(self._cache.length).unsqueeze(0)
+        cos, sin = self._model.model.rotary_emb(torch.zeros(1), positions)
+        if cos.shape[-1] != self._weights.model.head_size:
+            raise NotCompiled(f"{type(self._model).__name__} with partial rotation")
+        self._angles = (cos[0].contiguous(), sin[0].contiguous())
+
+    def _forward(self, ids: Sequence[int], segments: Sequence[Segment]) -> Tensor:
+        """Logits of the last token of each segment: [segments, vocab]."""
+        spans = self._spans(segments)
+        picked = torch.tensor([s.end - 1 for s in segments], dtype=torch.int32)
+        model, padded = self._weights.model, self._weights.padded
+        rows, most = len(ids), max(segment.stop for segment in segments)
+        embedded = F.embedding(torch.tensor(ids), self._model.get_input_embeddings().weight)
+        x = torch.zeros(rows, padded(model.hidden))
+        x[:, : model.hidden] = embedded
+        heads = _ROWS_OF_ATTENTION + model.heads // model.kv_heads
+        scratch = heads * (2 * padded(model.head_size) + padded(most) + self._panel)
+        scratch = max(scratch, 2 * self._panel * rows)
+        logits = torch.empty(len(segments), model.head.width)
+        buffers = {
+            "spans": spans,
+            "picked": picked,
+            "cos": self._angles[0],
+            "sin": self._angles[1],
+            "x": x,
+            "normed": torch.empty_like(x),
+            "qkv": torch.empty(rows, self._weights.layers[0].qkv.width),
+            "attended": torch.empty(rows, model.heads * model.head_size),
+            "gated": torch.empty(rows, padded(model.inner)),
+            "logits": logits,
+            "scratch": torch.empty(self._num_threads, scratch),
+            "claims": torch.zeros(_PHASES_OF_LAYER * model.num_layers + 2, dtype=torch.int32),
+        }
+        step = _Step(
+            num_rows=rows,
+            num_spans=len(spans),
+            num_picked=len(segments),
+            length=self._cache.length,
+            num_threads=self._num_threads,
+            scratch_size=scratch,
+            **{name: tensor.data_ptr() for name, tensor in buffers.items()},
+        )
+        self._run_step(ctypes.byref(model), ctypes.byref(step))
+        return logits[:, : self._model.config.vocab_size]
+
+    def _spans(self, segments: Sequence[Segment]) -> Tensor:
+        """[pieces, (slot, position, row, count)], int32: segments in pieces of a few tokens."""
+        model = self._weights.model
+        size = max(1, _ROWS_OF_ATTENTION // (model.heads // model.kv_heads))
+        spans = [
+            (s.slot, s.start + begin, s.begin + begin, min(size, s.end - s.begin - begin))
+            for s in segments
+            for begin in range(0, s.end - s.begin, size)
+        ]
+        return torch.tensor(spans, dtype=torch.int32)

@@ -1,0 +1,402 @@
+/* One step of a Llama-like decoder over a flat row of tokens, float32 throughout (compiled.py).
+ *
+ * A matrix [width, depth] is packed in panels of PANEL outputs: [width / PANEL, depth, PANEL].
+ * Every sum runs over its depth from 0 upwards, whatever else is in the step, so that the numbers of
+ * a token depend on nothing but its own sequence: alone, in a batch, in any chunk of a prompt.
+ *
+ * One source for all CPUs: `vec` is GCC's and clang's vector type, as wide as -march=native allows.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define PANEL (2 * LANES)
+#define TILE 6               /* rows whose sums, two vectors each, stay in registers */
+#define BLOCK (2048 / LANES) /* depth of the part of a panel, 16 KB, that stays in the L1 cache */
+#define MAX_THREADS 64
+#define SPINS 2000
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef vec unaligned __attribute__((aligned(4), may_alias));
+
+typedef struct {
+    const void *weight; /* packed, float32 or bfloat16 */
+    const float *bias;  /* [width] or NULL */
+    int64_t depth, width;
+} Linear;
+
+typedef struct {
+    Linear qkv, out, gate_up, down; /* gate_up: panels of gate and up in turn */
+    const float *norm_in, *norm_post;
+    const float *norm_q, *norm_k; /* of Qwen3, or NULL */
+    float *keys;                  /* [slots, kv heads, length / PANEL, head size, PANEL] */
+    float *values;                /* [slots, kv heads, length, padded head size] */
+    int64_t window;               /* keys a token sees; 0: all */
+} Layer;
+
+typedef struct {
+    int64_t num_layers, hidden, inner, heads, kv_heads, head_size, is_bf16;
+    float eps, scaling;
+    const Layer *layers;
+    const float *norm_last;
+    Linear head;
+} Model;
+
+/* `count` tokens of one sequence, in rows from `row` on. */
+typedef struct { int32_t slot, position, row, count; } Span;
+
+typedef struct {
+    int64_t num_rows, num_spans, num_picked, length, num_threads, scratch_size;
+    const Span *spans;
+    const int32_t *picked;        /* rows whose logits are wanted */
+    const float *cos, *sin;       /* [length, head size] */
+    float *x, *normed;            /* [rows, padded hidden]; x comes in as embeddings */
+    float *qkv, *attended, *gated; /* [rows, ...] */
+    float *logits;                /* [picked, padded vocabulary] */
+    float *scratch;               /* [threads, scratch_size] */
+    _Atomic int32_t *claims;      /* [phases], zeros */
+} Step;
+
+typedef struct {
+    const Model *model;
+    const Step *step;
+    atomic_int size, arrived, phase;
+} Team;
+
+typedef struct {
+    Team *team;
+    const Model *model;
+    const Step *step;
+    float *scratch;
+    int phase;
+} Worker;
+
+INLINE vec load(const float *p) { return *(const unaligned *)p; }
+INLINE void store(float *p, vec v) { *(unaligned *)p = v; }
+INLINE vec all(float x) { return x - (vec){}; }
+INLINE vec choose(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
+INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
+INLINE vec smaller(vec a, vec b) { return choose(a < b, a, b); }
+INLINE int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
+static const float zeros[PANEL];
+
+INLINE float sum_of(vec v) {
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += v[i];
+    return sum;
+}
+
+/* e^x = 2^n e^r with |r| <= ln(2) / 2 and e^r by a polynomial (Cephes expf); 0 below -87. */
+INLINE vec exponential(vec x) {
+    const vec magic = all(12582912.f); /* 1.5 * 2^23: adding it rounds to an integer */
+    ivec vanishes = x < all(-87.f);
+    x = larger(smaller(x, all(88.f)), all(-87.f));
+    vec n = (x * 1.44269504f + magic) - magic;
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.f;
+    ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
+    return (vec)((ivec)(p * (vec)power) & ~vanishes);
+}
+
+/* --- Threads: all walk through the same phases and claim the pieces of each one by one. --- */
+
+INLINE int64_t claim(Worker *w) { return atomic_fetch_add(&w->step->claims[w->phase], 1); }
+
+/* Wait until all are through with the phase. Yields where the others have no core to run on. */
+static void meet(Worker *w) {
+    Team *team = w->team;
+    int phase = ++w->phase;
+    if (atomic_fetch_add(&team->arrived, 1) + 1 == atomic_load(&team->size)) {
+        atomic_store(&team->arrived, 0);
+        atomic_store(&team->phase, phase);
+        return;
+    }
+    for (int spins = 0; atomic_load_explicit(&team->phase, memory_order_acquire) < phase; spins++) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+        if (spins > SPINS) sched_yield();
+    }
+}
+
+/* --- Products --- */
+
+typedef struct {
+    const float *left; /* [rows, depth], rows left_step apart */
+    int64_t left_step, depth;
+    const float *right; /* [depth, PANEL], rows right_step apart */
+    int64_t right_step;
+    const float *start; /* what is added: a row of its own for each (start_step), or one (0) */
+    int64_t start_step;
+    float *out; /* [rows, PANEL], rows out_step apart */
+    int64_t out_step;
+} Product;
+
+/* out[r] = start[r] + sum over k of left[r][k] * right[k] */
+INLINE void tile(const int rows, Product p) {
+    vec sum[TILE][2];
+    for (int r = 0; r < rows; r++) {
+        sum[r][0] = load(p.start + r * p.start_step);
+        sum[r][1] = load(p.start + r * p.start_step + LANES);
+    }
+    for (int64_t k = 0; k < p.depth; k++) {
+        vec low = load(p.right + k * p.right_step), high = load(p.right + k * p.right_step + LANES);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            vec x = all(p.left[r * p.left_step + k]);
+            sum[r][0] += x * low;
+            sum[r][1] += x * high;
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        store(p.out + r * p.out_step, sum[r][0]);
+        store(p.out + r * p.out_step + LANES, sum[r][1]);
+    }
+}
+
+static void multiply(int64_t rows, Product p) {
+    while (rows > 0) {
+        int64_t n = rows <= TILE ? rows : rows < 2 * TILE ? (rows + 1) / 2 : TILE;
+        switch (n) {
+        case 1: tile(1, p); break;
+        case 2: tile(2, p); break;
+        case 3: tile(3, p); break;
+        case 4: tile(4, p); break;
+        case 5: tile(5, p); break;
+        default: tile(TILE, p);
+        }
+        rows -= n;
+        p.left += n * p.left_step;
+        p.start += n * p.start_step;
+        p.out += n * p.out_step;
+    }
+}
+
+/* A linear layer over rows of `x`, and where its outputs go. */
+typedef struct {
+    const Linear *layer;
+    const float *x;
+    int64_t x_step, rows;
+    float *out;
+    int64_t out_step;
+    int adds; /* out += x W^T + bias; else out = */
+} Use;
+
+static void panel(Worker *w, Use u, int64_t index) {
+    float wide[BLOCK * PANEL] __attribute__((aligned(64)));
+    const Linear *l = u.layer;
+    const float *bias = l->bias ? l->bias + index * PANEL : zeros;
+    for (int64_t k = 0; k < l->depth; k += BLOCK) {
+        int64_t first = (index * l->depth + k) * PANEL;
+        int64_t depth = l->depth - k < BLOCK ? l->depth - k : BLOCK;
+        const float *right = (const float *)l->weight + first;
+        int continues = k > 0 || u.adds;
+        if (w->model->is_bf16) { /* the upper half of a float32 */
+            const uint16_t *half = (const uint16_t *)l->weight + first;
+            uint32_t *bits = (uint32_t *)wide;
+            for (int64_t i = 0; i < depth * PANEL; i++) bits[i] = (uint32_t)half[i] << 16;
+            right = wide;
+        }
+        multiply(u.rows, (Product){u.x + k, u.x_step, depth, right, PANEL, continues ? u.out : bias,
+                                   continues ? u.out_step : 0, u.out, u.out_step});
+    }
+    if (u.adds && l->bias)
+        for (int64_t r = 0; r < u.rows; r++)
+            for (int i = 0; i < PANEL; i++) u.out[r * u.out_step + i] += bias[i];
+}
+
+static void linear(Worker *w, Use u) {
+    int64_t panels = u.layer->width / PANEL, run = panels / (8 * w->step->num_threads) + 1;
+    float *out = u.out;
+    for (int64_t first; (first = claim(w) * run) < panels;)
+        for (int64_t i = first; i < panels && i < first + run; i++) {
+            u.out = out + i * PANEL;
+            panel(w, u, i);
+        }
+    meet(w);
+}
+
+/* out = silu(gate) * up, silu(g) = g / (1 + e^-g) */
+static void gated(Worker *w, Use u) {
+    int64_t panels = u.layer->width / PANEL / 2, pair = 2 * PANEL;
+    Use half = u;
+    half.out_step = pair;
+    for (int64_t i; (i = claim(w)) < panels;) {
+        for (int part = 0; part < 2; part++) {
+            half.out = w->scratch + part * PANEL;
+            panel(w, half, 2 * i + part);
+        }
+        for (int64_t r = 0; r < u.rows; r++)
+            for (int j = 0; j < PANEL; j += LANES) {
+                vec gate = load(w->scratch + r * pair + j), up = load(w->scratch + r * pair + PANEL + j);
+                store(u.out + r * u.out_step + i * PANEL + j, gate / (1.f + exponential(-gate)) * up);
+            }
+    }
+    meet(w);
+}
+
+/* --- Norms, rotation, attention --- */
+
+/* out = x / sqrt(mean(x^2) + eps) * weight */
+static void rms_norm(const float *x, const float *weight, float *out, int64_t n, float eps) {
+    vec squares = {};
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) squares += load(x + i) * load(x + i);
+    for (; i < n; i++) rest += x[i] * x[i];
+    float scale = 1.f / sqrtf((sum_of(squares) + rest) / n + eps);
+    for (i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+}
+
+/* Rows of x, or those that are picked, into `normed`. */
+static void norm(Worker *w, const float *weight, const int32_t *picked, int64_t rows) {
+    const Step *s = w->step;
+    int64_t n = w->model->hidden, step = padded(n);
+    for (int64_t r; (r = claim(w)) < rows;)
+        rms_norm(s->x + (picked ? picked[r] : r) * step, weight, s->normed + r * step, n, w->model->eps);
+    meet(w);
+}
+
+/* Pairs (i, i + n / 2) turn by the angle of the position: transformers' rotate_half. */
+static void rotate(float *v, const float *cos, const float *sin, int64_t n) {
+    for (int64_t i = 0, j = n / 2; j < n; i++, j++) {
+        float a = v[i], b = v[j];
+        v[i] = a * cos[i] - b * sin[i];
+        v[j] = b * cos[j] + a * sin[j];
+    }
+}
+
+/* Queries and keys get their position; keys and values go into the slot. */
+static void remember(Worker *w, const Layer *l, Span span) {
+    const Model *m = w->model;
+    const Step *s = w->step;
+    int64_t d = m->head_size, dp = padded(d);
+    for (int64_t at = span.position; at < span.position + span.count; at++) {
+        float *row = s->qkv + (span.row + at - span.position) * l->qkv.width;
+        for (int64_t h = 0; h < m->heads + m->kv_heads; h++) {
+            const float *weight = h < m->heads ? l->norm_q : l->norm_k;
+            if (weight) rms_norm(row + h * d, weight, row + h * d, d, m->eps);
+            rotate(row + h * d, s->cos + at * d, s->sin + at * d, d);
+        }
+        for (int64_t h = 0; h < m->kv_heads; h++) {
+            int64_t store_row = (span.slot * m->kv_heads + h) * s->length;
+            const float *key = row + (m->heads + h) * d;
+            float *keys = l->keys + (store_row + at / PANEL * PANEL) * d + at % PANEL;
+            for (int64_t i = 0; i < d; i++) keys[i * PANEL] = key[i];
+            memcpy(l->values + (store_row + at) * dp, key + m->kv_heads * d, d * sizeof(float));
+        }
+    }
+}
+
+/* Scores of keys 0 to n - 1 to their shares: e^score / sum, and 0 outside of first..last. */
+static void softmax(float *scores, int64_t n, int64_t first, int64_t last) {
+    for (int64_t t = 0; t < first; t++) scores[t] = -INFINITY;
+    for (int64_t t = last + 1; t < n; t++) scores[t] = -INFINITY;
+    vec most = all(-INFINITY), sum = {};
+    for (int64_t t = 0; t < n; t += LANES) most = larger(load(scores + t), most);
+    float top = most[0];
+    for (int i = 1; i < LANES; i++) top = most[i] > top ? most[i] : top;
+    for (int64_t t = 0; t < n; t += LANES) {
+        vec e = exponential(load(scores + t) - top);
+        sum += e;
+        store(scores + t, e);
+    }
+    float share = 1.f / sum_of(sum);
+    for (int64_t t = 0; t < n; t += LANES) store(scores + t, load(scores + t) * share);
+}
+
+/* The query heads that share kv head h, for the tokens of a span; keys from a panel's border on. */
+static void attend(Worker *w, const Layer *l, Span span, int64_t h) {
+    const Model *m = w->model;
+    const Step *s = w->step;
+    int64_t d = m->head_size, dp = padded(d), group = m->heads / m->kv_heads;
+    int64_t rows = span.count * group, stop = span.position + span.count;
+    int64_t hidden = l->window ? span.position + 1 - l->window : 0; /* keys too old for all rows */
+    int64_t from = hidden > 0 ? hidden / PANEL * PANEL : 0, n = padded(stop - from);
+    int64_t base = (span.slot * m->kv_heads + h) * s->length + from;
+    float *queries = w->scratch, *out = queries + rows * d, *scores = out + rows * dp;
+    for (int64_t r = 0; r < rows; r++) {
+        const float *q = s->qkv + (span.row + r / group) * l->qkv.width + (h * group + r % group) * d;
+        for (int64_t i = 0; i < d; i++) queries[r * d + i] = q[i] * m->scaling;
+    }
+    for (int64_t t = 0; t < n; t += PANEL)
+        multiply(rows, (Product){queries, d, d, l->keys + (base + t) * d, PANEL, zeros, 0, scores + t, n});
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t last = span.position + r / group - from;
+        softmax(scores + r * n, n, l->window ? last + 1 - l->window : 0, last);
+    }
+    for (int64_t i = 0; i < dp; i += PANEL)
+        multiply(rows, (Product){scores, n, stop - from, l->values + base * dp + i, dp, zeros, 0, out + i, dp});
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t head = (span.row + r / group) * m->heads + h * group + r % group;
+        memcpy(s->attended + head * d, out + r * dp, d * sizeof(float));
+    }
+}
+
+/* --- The step --- */
+
+static void attention(Worker *w, const Layer *l) {
+    const Step *s = w->step;
+    const int64_t kv_heads = w->model->kv_heads;
+    for (int64_t i; (i = claim(w)) < s->num_spans;) remember(w, l, s->spans[i]);
+    meet(w);
+    for (int64_t i; (i = claim(w)) < s->num_spans * kv_heads;)
+        attend(w, l, s->spans[i / kv_heads], i % kv_heads);
+    meet(w);
+}
+
+static void *work(void *worker) {
+    Worker *w = worker;
+    const Model *m = w->model;
+    const Step *s = w->step;
+    int64_t rows = s->num_rows, hidden = padded(m->hidden), inner = padded(m->inner);
+    while (!atomic_load(&w->team->size)) sched_yield();
+    for (int64_t i = 0; i < m->num_layers; i++) {
+        const Layer *l = &m->layers[i];
+        norm(w, l->norm_in, NULL, rows);
+        linear(w, (Use){&l->qkv, s->normed, hidden, rows, s->qkv, l->qkv.width, 0});
+        attention(w, l);
+        linear(w, (Use){&l->out, s->attended, m->heads * m->head_size, rows, s->x, hidden, 1});
+        norm(w, l->norm_post, NULL, rows);
+        gated(w, (Use){&l->gate_up, s->normed, hidden, rows, s->gated, inner, 0});
+        linear(w, (Use){&l->down, s->gated, inner, rows, s->x, hidden, 1});
+    }
+    norm(w, m->norm_last, s->picked, s->num_picked);
+    linear(w, (Use){&m->head, s->normed, hidden, s->num_picked, s->logits, m->head.width, 0});
+    return NULL;
+}
+
+int64_t panel_width(void) { return PANEL; }
+
+/* Returns when all is done. A thread that cannot be had is done without. */
+void run_step(const Model *model, const Step *step) {
+    Team team = {.model = model, .step = step};
+    Worker workers[MAX_THREADS];
+    pthread_t threads[MAX_THREADS];
+    int size = 1;
+    for (int i = 0; i < step->num_threads && i < MAX_THREADS; i++)
+        workers[i] = (Worker){&team, model, step, step->scratch + i * step->scratch_size, 0};
+    while (size < step->num_threads && size < MAX_THREADS &&
+           !pthread_create(&threads[size], NULL, work, &workers[size]))
+        size++;
+    atomic_store(&team.size, size);
+    work(&workers[0]);
+    while (--size > 0) pthread_join(threads[size], NULL);
+}

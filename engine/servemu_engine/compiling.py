@@ -1,0 +1,68 @@
+"""The compiled step as a shared library: built by this machine's C compiler, kept in a folder."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from servemu_engine.errors import LoadFailed
+
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
+"""Not -ffast-math: it may reorder sums, and the numbers of a token would depend on its batch."""
+_PATIENCE = 120
+
+
+class NotCompiled(LoadFailed):
+    """Why there is no compiled step for this model here; the transformers runner serves any."""
+
+
+def compiled_library(folder: Path) -> ctypes.CDLL:
+    """The library, compiled into `folder` when it is not there yet (1 to 3 s). Raises `NotCompiled`.
+
+    A file is good for one source, one compiler and one kind of CPU: its name is their hash.
+    """
+    source = files("servemu_engine").joinpath("compiled_step.c").read_text(encoding="utf-8")
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise NotCompiled("there is no C compiler ($CC, or cc in $PATH)")
+    key = "\0".join((source, *_FLAGS, compiler, *_cpu()))
+    library = folder / f"step-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    try:
+        if not library.is_file():
+            _compile(compiler, source, library)
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise NotCompiled(f"the compiled step cannot be kept or opened: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise NotCompiled(f"{compiler} took more than {_PATIENCE} s") from error
+
+
+def _compile(compiler: str, source: str, library: Path) -> None:
+    """Into a file of its own first: another process may do the same."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        built = Path(folder) / "step.so"
+        done = subprocess.run(
+            [compiler, *_FLAGS, "-x", "c", "-", "-o", str(built), "-lm"],
+            input=source,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+        )
+        if done.returncode != 0:
+            first = next(iter(done.stderr.strip().splitlines()), "it said nothing")
+            raise NotCompiled(f"{compiler} failed: {first}")
+        built.replace(library)
+
+
+def _cpu() -> tuple[str, ...]:
+    """What -march=native looks at, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    told = {line for line in lines if line.split("\t")[0] in ("model name", "flags", "Features")}
+    return (platform.system(), platform.machine(), platform.processor(), *sorted(told))

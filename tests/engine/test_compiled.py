@@ -1,0 +1,265 @@
+"""The compiled step against transformers' forward, against itself in other company, and refused."""
+
+import random
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from servemu_engine.base import Sampling
+from servemu_engine.cache import Segment
+from servemu_engine.compiled import CompiledRunner
+from servemu_engine.compiling import NotCompiled
+from servemu_engine.scheduler import Scheduler
+from servemu_engine.sequence import Sequence as EngineSequence
+from servemu_engine.slots import Capacity, Copy, Reshape
+
+SHAPE = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "eos_token_id": None,
+    "bos_token_id": None,
+    "pad_token_id": None,
+}
+ODD = {**SHAPE, "vocab_size": 301, "hidden_size": 60, "intermediate_size": 101}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+FAMILIES = {
+    "llama": LlamaConfig(**SHAPE),
+    "llama with tied embeddings": LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "llama of odd sizes": LlamaConfig(**ODD, head_dim=10),
+    "llama with biases": LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True),
+    "llama with scaled rotation": LlamaConfig(**SHAPE, rope_parameters=LLAMA3),
+    "mistral": MistralConfig(**SHAPE, sliding_window=None),
+    "mistral with sliding window": MistralConfig(**SHAPE, sliding_window=24),
+    "qwen2 with biases": Qwen2Config(**SHAPE),
+    "qwen2 with half of the layers sliding": Qwen2Config(
+        **SHAPE, use_sliding_window=True, sliding_window=24, max_window_layers=1
+    ),
+    "qwen3 with normed queries": Qwen3Config(**SHAPE, head_dim=24),
+}
+LENGTH = 90
+
+
+def tiny(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(deepcopy(config)).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(4)  # so that greedy does not repeat one token
+        elif name.endswith("bias"):
+            parameter.uniform_(-0.5, 0.5)
+    return model.to(dtype)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once for all of these tests."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch() -> Iterator[None]:
+    """A runner takes them all but one from its thread."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def checked(model: PreTrainedModel, library: Path, num_threads: int = 2) -> CompiledRunner:
+    runner = CompiledRunner(model, library, num_threads)
+    runner.check()
+    return runner
+
+
+def generate(
+    runner: CompiledRunner, prompts: Sequence[Sequence[int]], max_slots: int = 8
+) -> list[list[int]]:
+    """Greedy, 24 tokens each, prompts in chunks of 32, in few and short slots at first."""
+    scheduler = Scheduler(Capacity(max_slots, 2000, 400, shortest=32), prefill_chunk=32)
+    greedy = Sampling(temperature=0)
+    sequences = [EngineSequence(tuple(p), greedy, 0, run_ahead=10**9) for p in prompts]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while scheduler.has_work:
+        step = scheduler.schedule()
+        sampled = runner.run(step)
+        for row in step.rows:
+            row.sequence.num_cached += row.count
+        for row, token in sampled:
+            row.sequence.tokens.append(token.token)
+            if row.sequence.num_generated == 24:
+                scheduler.remove(row.sequence)
+    return [sequence.tokens for sequence in sequences]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_are_those_of_transformers(family: str, library: Path) -> None:
+    model = tiny(FAMILIES[family])
+    ids = torch.randint(3, 300, (LENGTH,)).tolist()
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids])).logits[0]
+        runner = checked(model, library)
+        runner._reshape(Reshape(3, LENGTH, ()))
+        got = [runner._forward(ids[:50], [Segment(0, 50, 2, 0)])]
+        got += [runner._forward(ids[i : i + 1], [Segment(0, 1, 2, i)]) for i in range(50, LENGTH)]
+    torch.testing.assert_close(torch.cat(got), expected[49:], rtol=1e-3, atol=2e-3)
+
+
+def test_bfloat16_weights_are_as_near_to_float32_as_those_of_transformers(library: Path) -> None:
+    ids = torch.randint(3, 300, (LENGTH,)).tolist()
+    batch = torch.tensor([ids])
+    config = FAMILIES["llama"]
+    with torch.inference_mode():
+        exact = tiny(config, torch.bfloat16).float()(batch).logits[0, -1]
+        rounded = tiny(config, torch.bfloat16)
+        theirs = rounded(batch).logits[0, -1].float()
+        runner = checked(rounded, library)
+        runner._reshape(Reshape(1, LENGTH, ()))
+        ours = runner._forward(ids, [Segment(0, LENGTH, 0, 0)])[0]
+    assert (ours - exact).norm() <= 1e-4 * exact.norm() < (theirs - exact).norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_do_not_depend_on_the_batch_or_on_chunks(
+    family: str, dtype: torch.dtype, library: Path
+) -> None:
+    runner = checked(tiny(FAMILIES[family], dtype), library)
+    ids = torch.randint(3, 300, (LENGTH,)).tolist()
+    others = torch.randint(3, 300, (70,)).tolist()
+    with torch.inference_mode():
+        runner._reshape(Reshape(4, 128, ()))
+        alone = [runner._forward(ids[i : i + 1], [Segment(0, 1, 0, i)]) for i in range(LENGTH)]
+        runner._forward(ids[:41], [Segment(0, 41, 3, 0)])
+        runner._forward(others[:33], [Segment(0, 33, 1, 0)])
+        mixed = [Segment(0, 1, 1, 33), Segment(1, 49, 3, 41), Segment(49, 85, 2, 0)]
+        second = runner._forward(others[33:34] + ids[41:89] + others[34:], mixed)
+        last = runner._forward([others[0], ids[89]], [Segment(0, 1, 2, 36), Segment(1, 2, 3, 89)])
+    assert torch.equal(second[1], alone[88][0])
+    assert torch.equal(last[1], alone[89][0])
+
+
+def test_greedy_text_is_the_same_alone_and_in_full_batches(library: Path) -> None:
+    draw = random.Random(0)
+    shared = [draw.randrange(3, 300) for _ in range(40)]
+    lengths = (1, 7, 33, 64, 100, 150, 5, 90, 31, 2)
+    prompts = [
+        (shared if i % 3 == 0 else []) + [draw.randrange(3, 300) for _ in range(length)]
+        for i, length in enumerate(lengths)
+    ]
+    model = tiny(FAMILIES["llama"])
+    runner = checked(model, library)
+    alone = [generate(runner, [prompt], max_slots=1)[0] for prompt in prompts]
+    assert generate(runner, prompts) == alone
+    assert generate(runner, prompts[::-1], max_slots=3) == alone[::-1]
+
+
+def test_number_of_threads_changes_nothing(library: Path) -> None:
+    prompts = [[5, 6, 7], list(range(3, 90))]
+    one, three = (checked(tiny(FAMILIES["llama"]), library, count) for count in (1, 3))
+    assert generate(one, prompts) == generate(three, prompts)
+
+
+def test_copied_slot_goes_on_like_its_source(library: Path) -> None:
+    runner = checked(tiny(FAMILIES["llama of odd sizes"]), library)
+    ids = torch.randint(3, 300, (60,)).tolist()
+    with torch.inference_mode():
+        runner._reshape(Reshape(2, 64, ()))
+        runner._forward(ids[:50], [Segment(0, 50, 0, 0)])
+        expected = runner._forward(ids[37:], [Segment(0, 23, 0, 37)])
+        runner._cache.copy(Copy(0, 1, 37))
+        copied = runner._forward(ids[37:], [Segment(0, 23, 1, 37)])
+        runner._reshape(Reshape(3, 200, (-1, 1), (0, 41)))
+        moved = runner._forward(ids[41:], [Segment(0, 19, 1, 41)])
+    assert torch.equal(copied, expected)
+    assert torch.equal(moved, expected)
+
+
+def test_sequence_without_numbers_fails_alone(library: Path) -> None:
+    model = tiny(FAMILIES["llama"])
+    runner = checked(model, library)
+    model.get_input_embeddings().weight[299] = torch.nan
+    expected = generate(runner, [[5, 6, 7]])[0]
+    scheduler = Scheduler(Capacity(2, 400, 200, shortest=64), prefill_chunk=32)
+    greedy = Sampling(temperature=0)
+    good, bad = (EngineSequence(ids, greedy, 0) for ids in ((5, 6, 7), (5, 299, 7)))
+    for sequence in (bad, good):
+        scheduler.add(sequence)
+    sampled = {row.sequence: token for row, token in runner.run(scheduler.schedule())}
+    assert not sampled[bad].is_finite
+    assert sampled[good].token == expected[3]
+
+
+def test_bytes_of_a_token_are_those_of_its_keys_and_values(library: Path) -> None:
+    padded = -(-16 // CompiledRunner(tiny(FAMILIES["llama"]), library)._panel)
+    runner = checked(tiny(FAMILIES["llama"]), library)
+    assert runner.num_bytes_per_token == 2 * 2 * (16 + padded * runner._panel) * 4
+
+
+@pytest.mark.parametrize("name", ["qkv", "out", "gate_up", "down"])
+def test_wrong_weight_is_refused_at_load(name: str, library: Path) -> None:
+    runner = CompiledRunner(tiny(FAMILIES["llama"]), library)
+    pointer = getattr(runner._weights.layers[1], name).weight
+    packed = next(kept for kept in runner._weights._kept if kept.data_ptr() == pointer)
+    packed[0, 3] += 2.0
+    with pytest.raises(NotCompiled, match="other logits than those of LlamaForCausalLM"):
+        runner.check()
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (GPT2Config(vocab_size=300, n_embd=64, n_layer=2, n_head=4), "GPT2LMHeadModel is not one"),
+        (LlamaConfig(**SHAPE, hidden_act="gelu"), "activation 'gelu'"),
+        (
+            LlamaConfig(**SHAPE, rope_parameters={**LLAMA3, "rope_type": "dynamic"}),
+            "rope type 'dynamic'",
+        ),
+    ],
+)
+def test_model_it_does_not_know_is_refused(
+    config: PretrainedConfig, reason: str, library: Path
+) -> None:
+    with pytest.raises(NotCompiled, match=reason):
+        CompiledRunner(tiny(config), library)
+
+
+def test_without_a_compiler_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(NotCompiled, match="there is no C compiler"):
+        CompiledRunner(tiny(FAMILIES["llama"]), tmp_path)
+
+
+def test_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'unknown option -march' >&2\nexit 1\n", encoding="utf-8")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(NotCompiled, match="unknown option -march"):
+        CompiledRunner(tiny(FAMILIES["llama"]), tmp_path / "kept")
+    assert list((tmp_path / "kept").iterdir()) == []
