@@ -48,6 +48,11 @@ def _prompt(
     return _rendered(tokenizer, spelled_out(messages, tools))
 
 
+def num_characters(request: GenerateRequest) -> int:
+    """Of the prompt or the messages, without what a template adds."""
+    return len(request.prompt) + sum(len(message.content) for message in request.messages)
+
+
 def _rendered(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Tool] = ()
 ) -> str:

@@ -196,6 +196,12 @@ class LocalEmbedder:
             job.future.set_result(vectors)
 
 
+def _pack(loaded: LoadedModel) -> None:
+    from servemu_engine.packed import pack_linears  # imports torch
+
+    pack_linears(loaded.model)
+
+
 def _death(name: str, error: Exception) -> Callable[[], EngineDead]:
     def dead() -> EngineDead:
         failure = EngineDead(f"embedder {name!r} died: {error or type(error).__name__}")
@@ -211,6 +217,7 @@ class _Encoder:
     def __init__(self, folder: Path, name: str, dtype: str, device: str) -> None:
         self._pooling = read_pooling(folder, name)
         self.loaded: LoadedModel = load_encoder(folder, dtype=dtype, device=device)
+        _pack(self.loaded)
         self.window = read_window(folder, self.loaded.context_length)
         self._pad_id = int(self.loaded.tokenizer.pad_token_id or 0)
         self._projections: dict[int, torch.Tensor] = {}

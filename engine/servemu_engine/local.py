@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from servemu_engine.base import EngineInfo, GenerateRequest, PreparedRequest
-from servemu_engine.chat_template import encode_request
+from servemu_engine.chat_template import encode_request, num_characters
 from servemu_engine.errors import EngineClosed, LoadFailed, PromptTooLong
 from servemu_engine.generation import LocalGeneration, Reader
 from servemu_engine.grammar import Grammars
@@ -139,11 +139,18 @@ class LocalEngine:
             gc.collect()
 
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
-        """Tokenise and check. Raises `PromptTooLong`, `InvalidPrompt`, `EngineClosed`."""
+        """Tokenise and check. Raises `PromptTooLong`, `InvalidPrompt`, `EngineClosed`.
+
+        Where the text alone is too long, the count of `PromptTooLong` is a lower bound.
+        """
         running = self._alive()
         running.grammars.state_for(request)
-        ids = encode_request(running.loaded.tokenizer, request)
         limit = request.context_length or running.window
+        # What cannot fit whatever its tokens are is not worth the seconds of tokenising it.
+        fewest = num_characters(request) // running.vocabulary.longest
+        if fewest >= limit:
+            raise PromptTooLong(fewest, limit)
+        ids = encode_request(running.loaded.tokenizer, request)
         if len(ids) >= limit:
             raise PromptTooLong(len(ids), limit)
         max_tokens = min(request.sampling.max_tokens or limit, limit - len(ids))

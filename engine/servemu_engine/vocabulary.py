@@ -24,6 +24,8 @@ class Vocabulary:
             json.loads(self._backend.to_str())["decoder"]
         )
         self._special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        self.longest = max(map(len, tokenizer.get_vocab()), default=1)
+        """No token stands for more characters."""
         self.token_bytes = lru_cache(maxsize=65536)(self._token_bytes)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -314,6 +314,18 @@ async def test_prompt_of_the_whole_context_is_too_long(engine: LocalEngine) -> N
         engine.prepare(raw("x y " * 800))
 
 
+async def test_prompt_of_a_million_tokens_is_refused_before_it_is_tokenised(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*_: object) -> list[int]:
+        raise AssertionError("tokenised")
+
+    monkeypatch.setattr("servemu_engine.local.encode_request", encode)
+    with pytest.raises(PromptTooLong, match=f"context of {WINDOW} tokens") as raised:
+        engine.prepare(raw("word " * 1_000_000))
+    assert raised.value.num_tokens > WINDOW
+
+
 async def test_stand_in_sees_the_newest_tokens_of_a_prompt_beyond_its_window(
     engine: LocalEngine, reference: Reference
 ) -> None:
