@@ -110,7 +110,8 @@ def test_openai_client_calls_answers_and_streams(
     (call,) = choice.message.tool_calls
     assert (choice.finish_reason, call.function.name) == ("tool_calls", "get_weather")
     jsonschema.validate(json.loads(call.function.arguments), PARAMETERS)
-    with sdk.chat.completions.stream(**asked) as stream:
+    stream_call: Any = sdk.chat.completions.stream
+    with stream_call(**asked) as stream:
         streamed: Any = stream.get_final_completion().choices[0].message.tool_calls
     assert streamed[0].function.arguments == call.function.arguments
     result = {"role": "tool", "content": "sunny", "tool_call_id": call.id}
