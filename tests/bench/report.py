@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 
 from rich.console import Console
@@ -33,6 +34,10 @@ class Options:
     """Repetitions; the median is shown."""
     seconds: float
     """Length of one throughput window."""
+    quick: bool = False
+    """Of the engine: fewer peers, 8 and 32 streams only."""
+    plot: Path | None = None
+    """Where the engine's picture goes."""
 
 
 def machine() -> dict[str, Cell]:

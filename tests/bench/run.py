@@ -35,6 +35,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures there.")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help="Of the engine.")
+    parser.add_argument("--quick", action="store_true", help="Engine: fewer peers and streams.")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="Draw the engine's race there.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Of a throughput window.")
     return parser.parse_args(arguments)
 
@@ -42,7 +44,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Run the sections in turn; what was measured is written also when a later one is stopped."""
     given = parse()
-    options = Options(dtype=given.dtype, rounds=given.rounds, seconds=given.seconds)
+    options = Options(
+        dtype=given.dtype,
+        rounds=given.rounds,
+        seconds=given.seconds,
+        quick=given.quick,
+        plot=given.plot,
+    )
     console = Console(width=None if sys.stdout.isatty() else 120)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report: dict[str, object] = {"machine": machine(), "sections": {}}
