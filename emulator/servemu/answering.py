@@ -23,10 +23,11 @@ from servemu.errors import (
 from servemu.faults.streams import streamed
 from servemu.metering import Exchange, admitted, exchange_of
 from servemu.schemas.answers import Answer, Asked
-from servemu.schemas.chat import CHAT, ChatRequest
+from servemu.schemas.chat import ChatRequest
 from servemu.schemas.completions import COMPLETIONS, CompletionsRequest
 from servemu.schemas.decoding import decode, refuse
 from servemu.schemas.embeddings import EmbeddingsRequest
+from servemu.schemas.reasoning import dialect_of
 from servemu.serving import Served, world_of
 from servemu.sse import Collected, Delivery, Wire, attended
 from servemu.throughput.pace import Paced
@@ -92,10 +93,16 @@ async def answer(request: Request, served: Served, value: Mapping[str, Any]) -> 
 
 async def _chat(request: Request, served: Served, wanted: ChatRequest) -> Response:
     engine = _engine(served)
-    prepared = await _prepared(engine, wanted.generate_request(served.context_length))
+    dialect = dialect_of(served.model_type)
+    wish = wanted.generate_request(served.context_length, dialect)
+    prepared = await _prepared(engine, wish)
     world = world_of(request)
     asked = Asked(
-        CHAT, served.model, int(world.clock.now()), prepared.num_prompt_tokens, n=wanted.n
+        wanted.shape(dialect),
+        served.model,
+        int(world.clock.now()),
+        prepared.num_prompt_tokens,
+        n=wanted.n,
     )
     deadline = world.clock.monotonic() + world.settings.request_timeout
     exchange = exchange_of(request)

@@ -24,6 +24,7 @@ ApiError
 │   └── UpdateInProgress            409 RESOURCE_CONFLICT
 └── data plane
     ├── BadRequest                  400 BAD_REQUEST
+    ├── JsonObjectRefused           400 INVALID_PARAMETER_VALUE
     ├── EndpointStopped             400 BAD_REQUEST
     ├── InvocationDenied            403 PERMISSION_DENIED
     ├── InvocationEndpointNotFound  404 ENDPOINT_NOT_FOUND
@@ -190,6 +191,16 @@ class BadRequest(ApiError):
     """A request the model server refuses."""
 
 
+class JsonObjectRefused(ApiError):
+    """Claude answers no free JSON; real text and code (facts/data_plane §2.5)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "INVALID_PARAMETER_VALUE: Response format type json_object is not supported for this "
+            "model."
+        )
+
+
 class EndpointStopped(ApiError):
     """Real text (facts/control_plane §3)."""
 
@@ -290,6 +301,7 @@ WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     ScriptedReplyExists: (409, "RESOURCE_ALREADY_EXISTS"),
     UpdateInProgress: (409, "RESOURCE_CONFLICT"),
     BadRequest: (400, "BAD_REQUEST"),
+    JsonObjectRefused: (400, "INVALID_PARAMETER_VALUE"),
     EndpointStopped: (400, "BAD_REQUEST"),
     InvocationDenied: (403, "PERMISSION_DENIED"),
     InvocationEndpointNotFound: (404, "ENDPOINT_NOT_FOUND"),

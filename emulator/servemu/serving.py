@@ -35,6 +35,8 @@ class Served:
     dimensions: int | None = None
     """Length of the vectors; None: the embedder's own."""
     normalize: bool = False
+    model_type: str = ""
+    """Of the played family: what requests it takes (`schemas.reasoning`)."""
 
 
 class Router(Protocol):

@@ -90,6 +90,7 @@ class TrafficRouter:
             context_length=family.context_length,
             dimensions=family.dimensions,
             normalize=family.normalized,
+            model_type=family.model_type,
         )
 
     def forget(self, endpoint_id: str) -> None:

@@ -33,7 +33,7 @@ class Logprobs(Described):
     content: list[TokenLogprob]
 
 
-class FunctionCall(Described):
+class CalledFunction(Described):
     name: str
     arguments: str
     """JSON."""
@@ -42,12 +42,13 @@ class FunctionCall(Described):
 class ToolCall(Described):
     id: str
     type: Literal["function"]
-    function: FunctionCall
+    function: CalledFunction
 
 
 class AssistantMessage(Described):
     role: Literal["assistant"]
-    content: str | None
+    content: str | list[dict[str, object]] | None
+    """A list where the family reasons."""
     tool_calls: list[ToolCall] | None = None
 
 

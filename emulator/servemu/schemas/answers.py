@@ -44,6 +44,8 @@ class Shape:
     """(index, choice) → an item of `choices`."""
     delta: Callable[[int, Choice, str], dict[str, object]]
     """(index, choice, new text) → the item of `choices` in a stream event."""
+    opens: bool = False
+    """A stream begins with an event of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Answer:
         """
         choice = self._choices[source, chunk.index]
         text = self._text(choice, source, chunk)
+        if self._asked.shape.opens and not choice.shown:
+            yield self._event(source, chunk.index, "")
         if text or chunk.logprobs:
             choice.logprobs = list(chunk.logprobs)
             yield self._event(source, chunk.index, text)

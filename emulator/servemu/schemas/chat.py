@@ -7,6 +7,16 @@ from pydantic import BeforeValidator, Field, JsonValue
 
 from servemu.schemas.answers import Choice, Shape
 from servemu.schemas.decoding import Body, refuse
+from servemu.schemas.reasoning import (
+    PLAIN,
+    Dialect,
+    Thinking,
+    check_effort,
+    check_json_object,
+    check_stop,
+    check_thinking,
+    in_lists,
+)
 from servemu.schemas.sampling import GenerationFields
 from servemu.schemas.tools import (
     AssistantToolCall,
@@ -26,8 +36,6 @@ from servemu_engine.base import (
 )
 
 NOT_SERVED_YET: Mapping[str, Sequence[JsonValue]] = {
-    "reasoning_effort": (),
-    "thinking": ({"type": "disabled"},),
     "service_tier": ("default",),
 }
 """Fields this version knows but does not serve → the values that ask for nothing."""
@@ -75,13 +83,21 @@ class ChatRequest(GenerationFields):
     tools: list[ToolDefinition] = Field(default_factory=list)
     tool_choice: ToolChoice | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: JsonValue = None
-    thinking: JsonValue = None
+    reasoning_effort: str | None = None
+    thinking: Thinking | None = None
     service_tier: JsonValue = None
 
-    def generate_request(self, context_length: int) -> GenerateRequest:
-        """What the engine is asked. Raises `BadRequest`."""
+    def shape(self, dialect: Dialect) -> Shape:
+        """How the answer looks."""
+        thinks = self.thinking is not None and self.thinking.type == "enabled"
+        return in_lists(CHAT) if dialect.answers_lists or thinks else CHAT
+
+    def generate_request(self, context_length: int, dialect: Dialect = PLAIN) -> GenerateRequest:
+        """What the engine is asked. Raises `BadRequest`, `JsonObjectRefused`."""
         self._refuse_what_is_not_served()
+        check_effort(dialect, self.reasoning_effort)
+        check_thinking(dialect, self.thinking)
+        check_stop(dialect, self.stop)
         if self.top_logprobs is not None and not self.logprobs:
             raise refuse("logprobs must be true when top_logprobs is given")
         messages = _conversation(self.messages)
@@ -91,12 +107,14 @@ class ChatRequest(GenerationFields):
             n=self.n,
             context_length=context_length,
             tool_use=tool_use(self.tools, self.tool_choice),
-            json_answer=self._json_answer(messages),
+            json_answer=self._json_answer(messages, dialect),
         )
 
-    def _json_answer(self, messages: Sequence[Message]) -> JsonAnswer | None:
+    def _json_answer(self, messages: Sequence[Message], dialect: Dialect) -> JsonAnswer | None:
         if self.response_format is None:
             return None
+        if self.response_format.type == "json_object":
+            check_json_object(dialect)
         is_asked_for = any("json" in message.content.lower() for message in messages)
         if self.response_format.type == "json_object" and not is_asked_for:
             # LIVE, words and all.
