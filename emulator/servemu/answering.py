@@ -16,6 +16,7 @@ from servemu.clock import Clock
 from servemu.errors import (
     ApiError,
     EndpointNotReady,
+    InternalError,
     ModelServerUnavailable,
     RequestLimitExceeded,
     RequestTimedOut,
@@ -33,6 +34,7 @@ from servemu.sse import Collected, Delivery, Wire, attended
 from servemu.throughput.pace import Paced
 from servemu_engine.base import Chunk, Engine, GenerateRequest, Generation, PreparedRequest
 from servemu_engine.errors import (
+    AnswerFailed,
     EngineError,
     InvalidPrompt,
     PromptTooLong,
@@ -220,8 +222,8 @@ async def _generate(job: Job, delivery: Delivery) -> None:
             await delivery.take(source, chunk)
             if job.stream:
                 paying.wrote()
-        await delivery.end()
-        paying.wrote()
+    await delivery.end()
+    paying.wrote()
 
 
 def _paced(served: Served, exchange: Exchange) -> Paced | None:
@@ -307,6 +309,8 @@ def _failure(served: Served, error: EngineError) -> ApiError:
             return RequestLimitExceeded(str(error), error.retry_after or 1)
         case RemoteFailed():
             return ModelServerUnavailable(str(error))
+        case AnswerFailed():
+            return InternalError()
     return _stopped(served)
 
 

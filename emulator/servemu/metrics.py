@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from servemu.metering import BUCKETS, MINUTE, Counts, Histogram, Second
-from servemu.throughput.admission import MAX_IN_FLIGHT
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -24,7 +23,7 @@ class Replicas:
 
     entity: str
     is_gpu: bool
-    concurrency: int = MAX_IN_FLIGHT
+    concurrency: int
     """Requests at a time: what admission really allows."""
     tokens_per_second: float | None = None
     """Provisioned; None: not sized in tokens/s."""

@@ -8,6 +8,8 @@ from starlette.requests import Request
 from servemu.auth import Principal
 from servemu.clock import Clock
 from servemu.throughput.budget import TokenBudget
+from servemu.throughput.limits import WorkspaceLimits
+from servemu.throughput.pace import Pace
 from servemu_engine.base import Embedder, Engine
 
 Task = Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings"]
@@ -37,6 +39,10 @@ class Served:
     normalize: bool = False
     model_type: str = ""
     """Of the played family: what requests it takes (`schemas.reasoning`)."""
+    limits: WorkspaceLimits | None = None
+    """Of the workspace; None: it has none here (pay-per-token)."""
+    pace: Pace | None = None
+    """Of the played model; None: as fast as budget and engine allow."""
 
 
 class Router(Protocol):

@@ -58,6 +58,16 @@ class Settings(BaseSettings):
     remote_model: str | None = Field(None, description="None: the first that the server lists.")
     remote_embedding_model: str | None = Field(None, description="None: as `remote_model`.")
     remote_key: SecretStr | None = Field(None, description="Bearer token for the remote server.")
+    artifacts: Path | None = Field(
+        None,
+        description="Folder of uploaded models. None: beside the database's file; of a database in "
+        "memory, a folder that goes with the process.",
+    )
+    catalogs: tuple[str, ...] = Field(
+        (),
+        description="Catalogs and schemas (`main`, `main.nlp`) in which models can be registered; "
+        "none given: any, as if they had been made before.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: float32 on CPU (greedy text independent of the batch)."

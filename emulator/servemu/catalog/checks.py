@@ -102,6 +102,10 @@ FAMILY: Mapping[str, Rule] = {
     "capacity_wait_seconds": AMOUNT,
     "ttft_ms": AMOUNT,
     "tpot_ms": AMOUNT,
+    "prefill_share": Rule(lambda value: _number(value, 0) and value <= 1, "0 to 1", required=False),  # type: ignore[operator]
+    "load_factor": Rule(AMOUNT.accepts, AMOUNT.allowed, required=False),
+    "input_weight": MAYBE_POSITIVE,
+    "output_weight": MAYBE_POSITIVE,
     "stand_in": MAYBE_TEXT,
     "single_entity": FLAG,
     "autoscales": FLAG,

@@ -47,6 +47,13 @@ class Family:
     """To the first token; embeddings: the whole call."""
     tpot_ms: float
     """Each further token."""
+    prefill_share: float = 0.0
+    """The part of `ttft_ms` that grows with the prompt, 0 to 1."""
+    load_factor: float = 0.0
+    """At full load everything takes 1 + this times as long."""
+    input_weight: float = 1.0
+    output_weight: float = 1.0
+    """What one token takes from the budget."""
     stand_in: str
     """The small model that plays it."""
     single_entity: bool = False

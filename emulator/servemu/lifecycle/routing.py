@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from servemu import access
 from servemu.auth import Principal
-from servemu.catalog import Catalog, CatalogModel, provisioned_rate, replicas, unit_replicas
+from servemu.catalog import Catalog, CatalogModel
 from servemu.clock import Clock
 from servemu.errors import (
     EndpointNotReady,
@@ -15,10 +15,12 @@ from servemu.errors import (
     ModelServerUnavailable,
     RequestTimedOut,
 )
+from servemu.lifecycle.budgets import Budgets
 from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.external_models import not_served
 from servemu.lifecycle.kinds import is_external
 from servemu.lifecycle.sleeping import is_scaled_to_zero
+from servemu.replies import Addressed, Replies
 from servemu.residents import Residents
 from servemu.schemas.rendering import is_ready, is_suspended
 from servemu.serving import Served
@@ -38,6 +40,14 @@ class Target:
     budget: TokenBudget
 
 
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What runs the models, and what may be said instead of them."""
+
+    residents: Residents
+    replies: Replies
+
+
 class TrafficRouter:
     """Routes by traffic percentage; keeps the token budgets of what is deployed."""
 
@@ -45,20 +55,17 @@ class TrafficRouter:
         self,
         deployments: Deployments,
         catalog: Catalog,
-        residents: Residents,
+        engines: Engines,
         clock: Clock,
         settings: Settings,
     ) -> None:
         self._deployments = deployments
         self._catalog = catalog
-        self._residents = residents
+        self._engines = engines
         self._clock = clock
         self._settings = settings
         self._rng = random.Random()
-        self._unlimited: dict[tuple[str, str], TokenBudget] = {}
-        """Of the pay-per-token endpoints, by workspace and name."""
-        self._budgets: dict[str, tuple[int, dict[str, TokenBudget]]] = {}
-        """By endpoint id: the config version, and the budget of each of its entities."""
+        self.budgets = Budgets(clock, settings)
 
     async def route(
         self, caller: Principal, endpoint: str, served_entity: str | None = None
@@ -75,7 +82,10 @@ class TrafficRouter:
         while isinstance(target, Endpoint):
             await self._wake(target, deadline)
             target = self._target(caller, endpoint, served_entity)
-        engine = await self._engine(target.model)
+        engine = self._engines.replies.over(
+            await self._engine(target.model),
+            Addressed(caller.workspace, endpoint, target.model),
+        )
         family = target.model.family
         is_embedding = target.model.task == "llm/v1/embeddings"
         return Served(
@@ -87,6 +97,8 @@ class TrafficRouter:
             engine=None if is_embedding else engine,  # type: ignore[arg-type]
             embedder=engine if is_embedding else None,  # type: ignore[arg-type]
             budget=target.budget,
+            limits=self.budgets.limits if target.budget.is_limited else None,
+            pace=self.budgets.pace(target.model),
             context_length=family.context_length,
             dimensions=family.dimensions,
             normalize=family.normalized,
@@ -95,16 +107,14 @@ class TrafficRouter:
 
     def forget(self, endpoint_id: str) -> None:
         """The endpoint is gone, and its budgets with it."""
-        self._budgets.pop(endpoint_id, None)
+        self.budgets.forget(endpoint_id)
 
     def _target(self, caller: Principal, name: str, served_entity: str | None) -> Target | Endpoint:
         """The choice; or the endpoint, when what was chosen must be woken first."""
         workspace = caller.workspace
         provided = self._catalog.foundation_endpoint(name)
         if provided is not None:
-            budget = self._unlimited.get((workspace, name))
-            if budget is None:
-                budget = self._unlimited[workspace, name] = TokenBudget(None, self._clock)
+            budget = self.budgets.unlimited(workspace, name)
             return Target(provided.name, provided.model, budget)
         endpoint = self._deployments.find(workspace, name)
         if endpoint is None:
@@ -123,7 +133,7 @@ class TrafficRouter:
         model = self._catalog.model(entity.entity_name or "")
         if model is None:
             raise ModelServerUnavailable(f"Model '{entity.entity_name}' left the catalogue.")
-        return Target(entity.name, model, self._budget(endpoint, entity, model))
+        return Target(entity.name, model, self.budgets.of(endpoint, entity, model))
 
     def _choose(self, active: Deployment, served_entity: str | None) -> ServedEntity:
         if served_entity is not None:
@@ -137,20 +147,6 @@ class TrafficRouter:
         shares = [route.traffic_percentage for route in active.routes]
         route = self._rng.choices(active.routes, weights=shares)[0]
         return by_name[route.served_entity]
-
-    def _budget(self, endpoint: Endpoint, entity: ServedEntity, model: CatalogModel) -> TokenBudget:
-        """The budget of the entity in the config version that serves; made at its first request."""
-        assert endpoint.active is not None
-        version, budgets = self._budgets.get(endpoint.id, (0, {}))
-        if version != endpoint.active.config_version:
-            budgets = {}
-            self._budgets[endpoint.id] = endpoint.active.config_version, budgets
-        if entity.name not in budgets:
-            rate = provisioned_tokens_per_second(entity, model)
-            scaled = None if rate is None else rate * self._settings.throughput_scale
-            wait = self._settings.max_queue_seconds
-            budgets[entity.name] = TokenBudget(scaled, self._clock, max_wait=wait)
-        return budgets[entity.name]
 
     async def _wake(self, endpoint: Endpoint, deadline: float) -> None:
         """Returns when it is worth another look. Raises `RequestTimedOut`."""
@@ -166,25 +162,11 @@ class TrafficRouter:
             too_late.cancel()
 
     async def _engine(self, model: CatalogModel) -> Engine | Embedder:
-        engine = self._residents.find(model)
+        engine = self._engines.residents.find(model)
         if engine is not None:
             return engine
         try:
-            return await asyncio.to_thread(self._residents.load, model)
+            return await asyncio.to_thread(self._engines.residents.load, model)
         except LoadFailed as error:
             message = f"Model server failed to load the model. {error}"
             raise ModelServerUnavailable(message) from None
-
-
-def provisioned_tokens_per_second(entity: ServedEntity, model: CatalogModel) -> float | None:
-    """Whole chunks of the most that was asked for, or its model units; None: not provisioned, so
-    not limited.
-
-    An entity stands at its maximum until there is an autoscaler to move it.
-    """
-    units: int | None = entity.settings.get("provisioned_model_units")
-    if units is not None and model.takes_model_units:
-        return provisioned_rate(unit_replicas(model, units), model)
-    if entity.max_provisioned_throughput is None or model.chunk is None:
-        return None
-    return provisioned_rate(replicas(entity.max_provisioned_throughput, model.chunk), model)

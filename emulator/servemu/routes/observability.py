@@ -8,13 +8,12 @@ from starlette.responses import Response
 from servemu import logs as texts
 from servemu import metrics as health
 from servemu.errors import InvalidParameter, ResourceNotFound
+from servemu.lifecycle.budgets import provisioned_tokens_per_second
 from servemu.lifecycle.history import render_event
-from servemu.lifecycle.routing import provisioned_tokens_per_second
 from servemu.logs import Container
 from servemu.machine import total_memory
 from servemu.metrics import Replicas, Scrape
 from servemu.responses import json_response
-from servemu.throughput.admission import MAX_IN_FLIGHT
 from servemu.world import World, principal_of, world_of
 from servemu_state.records import ConfigUpdate, Deployment, Endpoint, ServedEntity
 
@@ -139,12 +138,13 @@ def _replicas(world: World, endpoint: Endpoint, entity: ServedEntity) -> Replica
     model = world.catalog.model(entity.entity_name or "")
     rate = None if model is None else provisioned_tokens_per_second(entity, model)
     stand_in = None if model is None else model.family.stand_in
+    most = world.settings.max_concurrency
     counts = world.meter.of(endpoint.workspace, endpoint.name).get(entity.name)
     given: dict[str, Any] = {} if counts is None else {"counts": counts}
     return Replicas(
         entity=entity.name,
         is_gpu="GPU" in str(entity.settings.get("workload_type")),
-        concurrency=int(entity.settings.get("max_provisioned_concurrency") or MAX_IN_FLIGHT),
+        concurrency=int(entity.settings.get("max_provisioned_concurrency") or most),
         tokens_per_second=None if rate is None else rate * world.settings.throughput_scale,
         weights_percentage=_weights_percentage(world, stand_in),
         **given,

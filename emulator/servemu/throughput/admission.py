@@ -1,18 +1,15 @@
-"""Who may come in: a bounded queue before the token budget, then a 429 with a true Retry-After."""
+"""Who may come in: the bounds of the queue before a token budget, and a true Retry-After."""
 
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
 
 from servemu.errors import RequestLimitExceeded
 from servemu.serving import Served
-from servemu.throughput.budget import TokenBudget
-
-MAX_IN_FLIGHT = 1024
-"""Requests of one endpoint at a time (facts/data_plane §5: concurrency 1024 per model)."""
-
-SLICE_SECONDS = 0.1
-"""A prompt is paid in slices of this much budget, so that running streams keep moving."""
+from servemu.throughput.budget import Admitted, TokenBudget
+from servemu.throughput.fair_queue import PROMPT_SHARE, FairQueue
+from servemu.throughput.terms import Bounds
 
 OVERLOADED = (
     "Too many concurrent requests. Consider increasing the provisioned concurrency of the served "
@@ -22,54 +19,50 @@ OVERLOADED = (
 GUESS (facts/provisioned_throughput §3)."""
 
 
-@asynccontextmanager
-async def enter(served: Served, prompt_tokens: int) -> AsyncIterator[None]:
-    """Wait for the turn, pay the prompt, and count as in flight until the `async with` is left.
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A 429. `retry_after` in whole seconds: by then the queue is short enough, if nobody else
+    comes."""
 
-    Raises `RequestLimitExceeded` at once, before anything was paid, when the prompts ahead would
-    take longer than the budget's `max_wait`, or too many requests are in flight. Cancelled: the
-    place is freed and the unpaid rest of the prompt goes back.
+    retry_after: int
+
+
+def refusal(queue: FairQueue, bounds: Bounds) -> Refusal | None:
+    """Whether the queue is full: pure, the same live and simulated.
+
+    It is full when the prompts ahead would take longer than `bounds.seconds`, at the share of the
+    rate that prompts have even while streams run, or are more than `bounds.tokens`. How long the
+    asked prompt is does not matter: one that is longer than the bound is served in its turn.
     """
-    budget = served.budget
-    refuse_when_full(budget)
-    budget.in_flight += 1
-    try:
-        await _pay_prompt(budget, prompt_tokens)
-        yield
-    finally:
-        budget.in_flight -= 1
+    most = min(bounds.tokens, bounds.seconds * queue.rate * PROMPT_SHARE)
+    too_many = queue.waiting_tokens - most
+    if too_many <= 0:
+        return None
+    seconds = too_many / (queue.rate * PROMPT_SHARE) + queue.lag_seconds
+    return Refusal(max(1, math.ceil(seconds)))
 
 
 def refuse_when_full(budget: TokenBudget) -> None:
-    """Raises `RequestLimitExceeded`; after its Retry-After the queue is short enough again."""
-    too_long = seconds_ahead(budget) - budget.max_wait
-    if too_long > 0:
-        # What the head has paid shows slice by slice.
-        raise RequestLimitExceeded(OVERLOADED, math.ceil(too_long + SLICE_SECONDS))
-    if budget.in_flight >= MAX_IN_FLIGHT:
-        raise RequestLimitExceeded(OVERLOADED, 1)
+    """Raises `RequestLimitExceeded`. When too many are in flight, nobody knows when one will be
+    over: its Retry-After of 1 is no promise."""
+    refused = None if budget.queue is None else refusal(budget.queue, budget.terms.bounds)
+    if refused is None and budget.in_flight >= budget.terms.bounds.in_flight:
+        refused = Refusal(1)
+    if refused is not None:
+        budget.refused()
+        raise RequestLimitExceeded(OVERLOADED, refused.retry_after)
 
 
-def seconds_ahead(budget: TokenBudget) -> float:
-    """How long a request that comes now waits before its own prompt is paid, at today's load.
+@asynccontextmanager
+async def enter(served: Served, prompt_tokens: int) -> AsyncIterator[Admitted]:
+    """Wait for the turn, pay the prompt, and count as in flight until the `async with` is left.
 
-    Between two slices of prompts every running stream gets one payment through.
+    Raises `RequestLimitExceeded` at once, before anything was paid. Cancelled: the place is freed
+    and the unpaid rest of the prompt goes back.
     """
-    prompts = budget.entrance.tokens
-    paying = min(budget.entrance.head_tokens, _slice(budget, prompts))
-    streams = max(0, budget.tokens_due - paying)
-    slices = max(1, math.ceil(prompts / max(1, _slice(budget, prompts))))
-    return (prompts + slices * streams) / budget.rate
-
-
-def _slice(budget: TokenBudget, tokens: int) -> int:
-    """Most tokens to pay in one turn, of `tokens` that are left."""
-    return int(min(tokens, max(1.0, budget.rate * SLICE_SECONDS)))
-
-
-async def _pay_prompt(budget: TokenBudget, tokens: int) -> None:
-    async with budget.entrance.turn(tokens) as place:
-        while place.tokens > 0:
-            paying = _slice(budget, place.tokens)
-            await budget.take(paying)
-            budget.entrance.served(place, paying)
+    limits = served.limits
+    taking = nullcontext() if limits is None else limits.taking(served.workspace, served.endpoint)
+    with taking:
+        refuse_when_full(served.budget)
+        async with served.budget.enter(prompt_tokens) as admitted:
+            yield admitted

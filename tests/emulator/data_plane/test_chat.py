@@ -12,6 +12,7 @@ import pytest
 
 from servemu.serving import Task
 from servemu.throughput.budget import TokenBudget
+from servemu.throughput.terms import Bounds, Terms
 from servemu_engine.base import Chunk, TokenLogprob
 from servemu_engine.errors import EngineClosed, EngineDead, InvalidPrompt, PromptTooLong
 from servemu_engine.synthetic import SyntheticEngine
@@ -242,12 +243,13 @@ def test_overload_is_a_429_before_the_first_byte(
     hello: list[Chunk],
     body: dict[str, Any],
 ) -> None:
-    budget = TokenBudget(1000.0, plane.clock, max_wait=1.0)
-    budget.entrance.tokens = 5000
+    budget = TokenBudget(1000.0, plane.clock, Terms(bounds=Bounds(seconds=1.0)))
+    assert budget.queue is not None
+    budget.queue.waiting_tokens = 5000
     plane.add_limited("e", CHAT, scripted(hello), budget)
     response = http.post("/e/invocations", json=body)
     assert response.status_code == 429
-    assert response.headers["retry-after"] == "5"
+    assert response.headers["retry-after"] == "6"  # (5000 - 750) / 750
     assert response.json() == {
         "error_code": "REQUEST_LIMIT_EXCEEDED",
         "message": "Too many concurrent requests. Consider increasing the provisioned "
@@ -308,7 +310,8 @@ def test_who_leaves_the_queue_pays_nothing(
     served = plane.add_limited("e", CHAT, engine, TokenBudget(1.0, held_clock))
     with plane.post_without_waiting("/e/invocations", body):
         assert held_clock.sleeping.wait(5)
-        assert served.budget.entrance.tokens == 3
+        assert served.budget.queue is not None
+        assert served.budget.queue.waiting_tokens == 3
     assert held_clock.left.wait(5)
     assert not engine.entered.is_set()
     assert served.budget.paid == 0
