@@ -145,7 +145,7 @@ def put_away(conn: Connection, workspace: str, key: str) -> list[str]:
     Quicker than to delete them. Answers their ids.
     """
     moved = conn.execute(_PUT_AWAY, {"in_workspace": workspace, "key": key})
-    return [id for (id,) in moved]
+    return list(moved.scalars())
 
 
 def remove_some(conn: Connection, key: str, at_most: int) -> int:

@@ -3,7 +3,7 @@
 import typer
 
 from servemu import __version__
-from servemu.cli import faults, models, replies, status, up
+from servemu.cli import clock, faults, journal, models, replies, status, up, workspace
 
 app = typer.Typer(
     name="servemu",
@@ -16,6 +16,10 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("status")(status.status)
 app.command("endpoints")(status.endpoints)
+app.command("requests")(journal.requests)
+app.command("verdict")(journal.verdict)
+app.command("reset")(workspace.reset)
+app.add_typer(clock.app, name="clock")
 app.add_typer(faults.app, name="fault")
 app.add_typer(models.app, name="models")
 app.add_typer(replies.app, name="reply")

@@ -46,7 +46,7 @@ class Exposure:
         """They hit: the answer says so, and so does the journal."""
         for one in fired:
             self.ids.append(one.id)
-            self.scope.setdefault("fault", (one.id, one.rule.phase))
+            self.scope["fault"] = one.id, one.rule.phase  # the last one decides what is seen
 
     def give_back(self, fired: Fired) -> None:
         """It did not come to happen."""
