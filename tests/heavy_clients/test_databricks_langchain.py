@@ -7,7 +7,8 @@ import httpx
 import openai
 import pytest
 from databricks_langchain import ChatDatabricks, DatabricksEmbeddings
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from pydantic import BaseModel
 from requests import HTTPError
 
 CHAT = "databricks-meta-llama-3-1-8b-instruct"
@@ -156,3 +157,28 @@ def test_the_instruction_of_a_query_changes_its_vector() -> None:
 def test_embeddings_of_an_unknown_endpoint_are_an_http_error() -> None:
     with pytest.raises(HTTPError, match="404 Client Error: The given endpoint does not exist"):
         DatabricksEmbeddings(endpoint="nope").embed_query("deep sea")
+
+
+class Forecast(BaseModel):
+    """The weather of a city."""
+
+    city: str
+    days: int
+
+
+def test_bound_tools_are_called_and_their_result_is_answered(make: Make) -> None:
+    model = make().bind_tools([Forecast], tool_choice="required")
+    asked = HumanMessage("What is the weather in Bern?")
+    called = model.invoke([asked])
+    (call,) = called.tool_calls
+    assert (call["name"], called.response_metadata["finish_reason"]) == ("Forecast", "tool_calls")
+    assert Forecast(**call["args"]).city
+    answer = make().invoke([asked, called, ToolMessage("sunny", tool_call_id=call["id"])])
+    assert answer.response_metadata["finish_reason"] == "stop"
+    assert answer.content
+
+
+def test_structured_output_is_the_pydantic_model(make: Make) -> None:
+    for method in ("function_calling", "json_schema"):
+        model = make().with_structured_output(Forecast, method=method)
+        assert isinstance(model.invoke("What is the weather in Bern, as json?"), Forecast)
