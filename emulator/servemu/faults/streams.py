@@ -4,16 +4,18 @@ Tokens are counted over all texts of an answer. A chunk of several tokens is spl
 is; how much of its text goes before is known where the tokens' texts are, else in proportion.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from starlette.requests import ClientDisconnect
+
 from servemu.clock import Clock
+from servemu.conversation import Growing
 from servemu.faults import network
 from servemu.faults.exposure import Exposure
 from servemu.faults.ledger import Fired
-from servemu.schemas.answers import Answer
 from servemu.schemas.effects import Corrupt, Cut, DropDone, DropUsage, ErrorEvent, Stall
-from servemu.sse import DONE, Streamed, Wire, event
+from servemu.sse import Streamed, Wire, event
 from servemu_engine.base import Chunk
 
 BROKEN = b'data: {"id":"chatcmpl_'
@@ -22,7 +24,7 @@ BROKEN = b'data: {"id":"chatcmpl_'
 StreamFault = Cut | Stall | Corrupt | ErrorEvent | DropUsage | DropDone
 
 
-def streamed(wire: Wire, answer: Answer, clock: Clock) -> Streamed:
+def streamed(wire: Wire, answer: Growing, clock: Clock) -> Streamed:
     """The stream, with the fault that it drew. The answer's headers name it from the start; it is
     given back when the stream ends before its token.
     """
@@ -53,7 +55,7 @@ class Drawn:
 class Faulted(Streamed):
     """A stream to which something happens after so many tokens."""
 
-    def __init__(self, wire: Wire, answer: Answer, clock: Clock, drawn: Drawn) -> None:
+    def __init__(self, wire: Wire, answer: Growing, clock: Clock, drawn: Drawn) -> None:
         super().__init__(wire, answer)
         self._clock = clock
         self._drawn = drawn
@@ -80,7 +82,7 @@ class Faulted(Streamed):
         if self._breaks_next:
             self._breaks_next = self._drawn.has_happened = False
         self._drawn.give_back()
-        await self._send(DONE, more=False)
+        await super().end()
 
     def frame(self, payload: dict[str, object]) -> bytes:
         effect = self._drawn.effect
@@ -88,7 +90,7 @@ class Faulted(Streamed):
             self._breaks_next = False
             return BROKEN + b"\n\n"
         if isinstance(effect, DropUsage) and self._drawn.has_happened:
-            return event({key: value for key, value in payload.items() if key != "usage"})
+            return event(unbilled(payload))
         return event(payload)
 
     async def _look(self) -> None:
@@ -104,7 +106,7 @@ class Faulted(Streamed):
             case Cut() as cut:
                 await self._send(b"", more=True)
                 (network.close if cut.how == "close" else network.reset)(self._wire.scope)
-                await network.gone(self._wire.receive)
+                await self._over()
             case Stall() as stall:
                 await self._send(b"", more=True)
                 await self._stand_still(stall.seconds)
@@ -112,16 +114,30 @@ class Faulted(Streamed):
                 self._breaks_next = True
             case ErrorEvent() as error:
                 await self._send(event(_error(error)), more=False)
-                await network.gone(self._wire.receive)
+                await self._over()
             case DropDone():
                 await self._send(b"", more=False)
-                await network.gone(self._wire.receive)
+                await self._over()
+
+    async def _over(self) -> None:
+        """Nothing may follow. Raises `ClientDisconnect`, which ends the generation."""
+        await network.gone(self._wire.receive)
+        raise ClientDisconnect
 
     async def _stand_still(self, seconds: float | None) -> None:
         if seconds is None:
-            await network.gone(self._wire.receive)
+            await self._over()
         else:
             await self._clock.sleep_until(self._clock.monotonic() + seconds)
+
+
+def unbilled(payload: Mapping[str, object]) -> dict[str, object]:
+    """An event without its usage, nor that of the response or message within it."""
+    return {
+        key: unbilled(value) if key in ("response", "message") and isinstance(value, dict) else value
+        for key, value in payload.items()
+        if key != "usage"
+    }
 
 
 def split(chunk: Chunk, tokens: int) -> tuple[Chunk, Chunk]:
