@@ -16,6 +16,7 @@ from servemu.faults.injection import Injection
 from servemu.journalling import Journalling
 from servemu.metering import Metering
 from servemu.oauth import identifier
+from servemu.registry.routes import REGISTRY
 from servemu.responses import UnexpectedErrors, on_api_error
 from servemu.routes import (
     conduct,
@@ -92,6 +93,7 @@ ROUTES = [
         invocations.invoke,
         methods=["POST"],
     ),
+    *REGISTRY,
     Route("/oidc/.well-known/oauth-authorization-server", oauth.metadata, methods=["GET"]),
     Route("/oidc/.well-known/openid-configuration", oauth.metadata, methods=["GET"]),
     Route("/oidc/v1/token", oauth.token, methods=["POST"]),
@@ -133,13 +135,16 @@ def create_app(world: World) -> Starlette:
         with suppress(asyncio.CancelledError):
             await reconciling
         await asyncio.to_thread(world.residents.close)
+        world.files.close()
         world.db.close()
 
     app = Starlette(
         routes=[guard(route) for route in ROUTES],
         middleware=[
             Middleware(Journalling, journal=world.journal),
-            Middleware(Identity, identify=identifier(world.settings, world.tokens)),
+            Middleware(
+                Identity, identify=identifier(world.settings, world.tokens), dice=world.dice
+            ),
             Middleware(Metering, meter=world.meter, clock=world.clock),
             Middleware(UnexpectedErrors),
             Middleware(Slashes),

@@ -3,13 +3,13 @@
 import base64
 import binascii
 import re
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from servemu.dice import Dice
 from servemu.errors import ApiError, CredentialInvalid, CredentialMissing
 from servemu.responses import error_response
 from servemu.workspace import org_id
@@ -88,18 +88,20 @@ def is_public(path: str) -> bool:
 class Identity:
     """Puts `principal` and `request_id` into the scope; refuses callers without a credential."""
 
-    def __init__(self, app: ASGIApp, identify: Callable[[str], Principal | None]) -> None:
+    def __init__(
+        self, app: ASGIApp, identify: Callable[[str], Principal | None], dice: Dice
+    ) -> None:
         """`identify`: whose a token is; None for one that nobody has."""
         self._app = app
         self._principal_of = identify
+        self._dice = dice
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["request_id"] = request_id = str(uuid.uuid4())
-        scope["principal"] = Principal()
         refusal = self._identify(scope)
+        request_id: str = scope["request_id"]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -115,18 +117,18 @@ class Identity:
         await app(scope, receive, send_with_headers)
 
     def _identify(self, scope: Scope) -> ApiError | None:
-        """Set the scope's principal, or say why the caller has none."""
+        """Set the scope's principal and request id, or say why the caller has none."""
         path: str = scope["path"]
-        if path.startswith("/oidc/"):
-            return None  # Clients identify themselves there, and not by a token.
-        token = token_of(Headers(scope=scope))
-        if token is None:
-            return None if is_public(path) else CredentialMissing()
-        principal = self._principal_of(token)
-        if principal is None or not _is_good_for(principal, path):
-            return CredentialInvalid(scope["request_id"])
-        scope["principal"] = principal
-        return None
+        # At `/oidc/` clients identify themselves, and not by a token.
+        token = None if path.startswith("/oidc/") else token_of(Headers(scope=scope))
+        known = None if token is None else self._principal_of(token)
+        principal = known if known is not None and _is_good_for(known, path) else None
+        scope["principal"] = principal or Principal()
+        kind = f"request/{scope['method']} {path}"
+        scope["request_id"] = self._dice.uuid(scope["principal"].workspace, kind)
+        if principal is not None or (token is None and is_public(path)):
+            return None
+        return CredentialMissing() if token is None else CredentialInvalid(scope["request_id"])
 
 
 def _is_good_for(principal: Principal, path: str) -> bool:

@@ -18,6 +18,11 @@ from servemu.lifecycle.timeline import Timeline
 from servemu.machine import Machine
 from servemu.metering import Meter
 from servemu.oauth import AccessTokens
+from servemu.registry.files import open_artifacts
+from servemu.registry.lookup import ModelLookup, serving_folder
+from servemu.registry.models import RegisteredModels
+from servemu.registry.signing import UrlSigner
+from servemu.registry.versions import ModelVersions
 from servemu.replies import Replies
 from servemu.residents import Build, Residents
 from servemu.settings import Settings
@@ -26,6 +31,7 @@ from servemu.world import World
 from servemu_engine.base import Embedder, Engine, EngineInfo
 from servemu_engine.errors import LoadFailed
 from servemu_state.database import open_database
+from servemu_state.records import ServedEntity
 
 
 def build_world(settings: Settings, clock: Clock, build: Build | None = None) -> World:
@@ -35,7 +41,9 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
     """
     catalog = load_catalog(settings.catalog)
     db = open_database(settings.database)
-    attic = Attic(db)
+    attic, dice = Attic(db), Dice(settings.seed)
+    files = open_artifacts(settings.artifacts, settings.database)
+    lookup = ModelLookup(catalog, db, files)
     workspaces = Workspaces(db, clock)
     faults = Faults(db, workspaces.now, settings.faults)
     residents = Residents(
@@ -47,19 +55,20 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
 
     replies = Replies(db, settings.replies)
 
-    def load(model_name: str) -> EngineInfo:
-        model = catalog.model(model_name)
+    def load(entity: ServedEntity) -> EngineInfo:
+        model = lookup.of(entity)
         if model is None:
-            raise LoadFailed(f"Model '{model_name}' left the catalogue.")
+            raise LoadFailed(f"Model '{entity.entity_name}' left the catalogue.")
         return residents.load(model).info
 
     deployments = Deployments(
         db,
         workspaces,
         faults,
-        Timeline(catalog, settings.speedup),
-        Pool(catalog, faults, settings.capacity),
+        Timeline(lookup, settings.speedup),
+        Pool(lookup, faults, settings.capacity),
     )
+    models = RegisteredModels(db, workspaces, catalog, settings.catalogs)
     return World(
         settings=settings,
         clock=clock,
@@ -72,12 +81,19 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         reconciler=Reconciler(deployments, clock, load),
         residents=residents,
         replies=replies,
-        router=TrafficRouter(deployments, catalog, Engines(residents, replies), clock, settings),
+        router=TrafficRouter(
+            deployments, lookup, Engines(residents, replies, dice), clock, settings
+        ),
         meter=Meter(workspaces.now),
         machine=Machine(clock),
         journal=Journal(workspaces, clock, settings.journal_size),
-        dice=Dice(settings.seed),
+        dice=dice,
         attic=attic,
+        models=models,
+        versions=ModelVersions(db, models, files, catalog, workspaces),
+        files=files,
+        signer=UrlSigner(db, clock.now),
+        lookup=lookup,
         started_at=clock.monotonic(),
     )
 
@@ -137,10 +153,15 @@ def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
     from servemu_engine.weights import ModelStore
 
     name = model.family.stand_in
-    folder = ModelStore(settings.model_store.expanduser()).ensure(name)
+    if model.folder is not None:
+        folder = serving_folder(model.folder)
+    else:
+        folder = ModelStore(settings.model_store.expanduser()).ensure(name)
     if model.task == "llm/v1/embeddings":
         from servemu_engine.embeddings import LocalEmbedder
 
+        if model.folder is not None:  # pooled by what it is: the upload does not say
+            name = f"{name} ({model.family.model_type})"
         return LocalEmbedder(folder, name, dtype=settings.dtype, device=settings.device)
     from servemu_engine.local import LocalEngine, LocalOptions
 

@@ -17,11 +17,17 @@ from servemu.lifecycle.routing import TrafficRouter
 from servemu.machine import Machine
 from servemu.metering import Meter
 from servemu.oauth import AccessTokens
+from servemu.registry.files import ArtifactFiles
+from servemu.registry.lookup import ModelLookup
+from servemu.registry.models import RegisteredModels
+from servemu.registry.signing import UrlSigner
+from servemu.registry.versions import ModelVersions
 from servemu.replies import Replies
 from servemu.residents import Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces
 from servemu_state.database import Database
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -44,6 +50,11 @@ class World:
     journal: Journal
     dice: Dice
     attic: Attic
+    models: RegisteredModels
+    versions: ModelVersions
+    files: ArtifactFiles
+    signer: UrlSigner
+    lookup: ModelLookup
     started_at: float
     """`clock.monotonic()` at the start."""
 

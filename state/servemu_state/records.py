@@ -47,6 +47,8 @@ class ServedEntity:
     """Tokens/s."""
     settings: JsonObject = field(default_factory=dict)
     """All other wire fields of the entity (workload_type, environment_vars, …), echoed as given."""
+    model_id: str | None = None
+    """Of a model that somebody registered; None: one of the catalogue, or an external one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Task = Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings"]
@@ -64,7 +65,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogModel:
-    """A registered model that needs no upload."""
+    """A model that can be served."""
 
     full_name: str
     """`catalog.schema.model`."""
@@ -77,6 +78,10 @@ class CatalogModel:
     """Tokens/s of one replica, the model's own or the family's; None: not sized in tokens/s."""
     refusal: str | None = None
     """Why it cannot be deployed, for people."""
+    model_id: str | None = None
+    """Set for a model that somebody registered."""
+    folder: Path | None = None
+    """Where its own weights were uploaded to; None: its family's stand-in plays it."""
 
     @property
     def takes_throughput(self) -> bool:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from servemu.catalog import Catalog, replicas, unit_replicas
+from servemu.catalog import replicas, unit_replicas
 from servemu.faults.ledger import Armed, Faults
 from servemu.faults.rules import Occasion, next_change
 from servemu.lifecycle.fates import CREATING, LOADING
+from servemu.registry.lookup import ModelLookup
 from servemu.schemas.effects import Shrink
 from servemu_state.database import Connection
 from servemu_state.records import Deployment, Endpoint, EntityState, ServedEntity
@@ -34,8 +35,8 @@ class Shortage:
 class Pool:
     """Counts replicas by workload type."""
 
-    def __init__(self, catalog: Catalog, faults: Faults, sizes: Mapping[str, int]) -> None:
-        self._catalog = catalog
+    def __init__(self, models: ModelLookup, faults: Faults, sizes: Mapping[str, int]) -> None:
+        self._models = models
         self._faults = faults
         self._sizes = sizes
 
@@ -43,7 +44,7 @@ class Pool:
         """Replicas that the deployment holds or waits for, by workload type."""
         held: Counter[str] = Counter()
         for entity in deployment.entities:
-            model = self._catalog.model(entity.entity_name or "")
+            model = self._models.of(entity)
             if model is not None and entity.state not in WITHOUT:
                 workload: str = entity.settings.get("workload_type", model.family.workload_type)
                 held[workload] += self._replicas(entity)
@@ -98,7 +99,7 @@ class Pool:
 
     def _replicas(self, entity: ServedEntity) -> int:
         """What has to be there for it to come up: its least, and one where that is nothing."""
-        model = self._catalog.model(entity.entity_name or "")
+        model = self._models.of(entity)
         least = entity.min_provisioned_throughput or 0
         units: int | None = entity.settings.get("provisioned_model_units")
         if model is None or (not least and units is None):

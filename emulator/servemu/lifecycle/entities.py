@@ -7,14 +7,13 @@ model. Rules: facts/control_plane §2.4, §4, facts/provisioned_throughput §2.
 from dataclasses import dataclass
 
 from servemu.catalog import (
-    Catalog,
     CatalogModel,
     ThroughputRequest,
     dbus,
     throughput_band,
     unit_replicas,
 )
-from servemu.errors import InvalidParameter, ModelNotFound
+from servemu.errors import InvalidParameter
 from servemu.lifecycle.external_models import (
     check_external_model,
     default_name,
@@ -23,6 +22,7 @@ from servemu.lifecycle.external_models import (
 from servemu.lifecycle.fates import CREATING
 from servemu.lifecycle.timeline import MESSAGES
 from servemu.lifecycle.workloads import check_workload, workload_defaults
+from servemu.registry.lookup import ModelLookup
 from servemu.schemas.endpoints import ServedEntityInput
 from servemu.schemas.external_models import ExternalModel
 from servemu_state.records import EntityState, ServedEntity
@@ -51,7 +51,7 @@ OWN_FIELDS = {
 class Drafting:
     """What a config is checked against."""
 
-    catalog: Catalog
+    models: ModelLookup
     endpoint: str
     creator: str
     workspace: str
@@ -60,16 +60,6 @@ class Drafting:
     by_units: bool = False
     """Asked for on a `/pt` route."""
     is_update: bool = False
-
-
-def find_model(catalog: Catalog, name: str, version: str | None) -> CatalogModel:
-    """The registered model. Raises `ModelNotFound` for the name, then for the version."""
-    model = catalog.model(name)
-    if model is None:
-        raise ModelNotFound(name)
-    if version is not None and version not in model.versions:
-        raise ModelNotFound(name, version)
-    return model
 
 
 def model_of(asked: ServedEntityInput, drafting: Drafting) -> CatalogModel | None:
@@ -86,7 +76,7 @@ def model_of(asked: ServedEntityInput, drafting: Drafting) -> CatalogModel | Non
         raise InvalidParameter(
             f"Missing required field: served_entities.entity_version of {asked.entity_name}"
         )
-    return find_model(drafting.catalog, asked.entity_name, asked.entity_version or None)
+    return drafting.models.find(drafting.workspace, asked.entity_name, asked.entity_version or None)
 
 
 def draft_entity(
@@ -176,6 +166,7 @@ def _entity(
         min_provisioned_throughput=asked.min_provisioned_throughput,
         max_provisioned_throughput=asked.max_provisioned_throughput,
         settings=settings,
+        model_id=None if model is None else model.model_id,
     )
 
 

@@ -19,8 +19,8 @@ RETRY_SECONDS = 5.0
 
 log = logging.getLogger("servemu")
 
-Load = Callable[[str], EngineInfo]
-"""Bring up the engine that serves a registered model (full name). Blocks; raises `LoadFailed`."""
+Load = Callable[[ServedEntity], EngineInfo]
+"""Bring up the engine that serves the entity. Blocks; raises `LoadFailed`."""
 
 Loading = asyncio.Task[dict[str, Failure]]
 """The failures by served entity; empty: all are up."""
@@ -167,7 +167,7 @@ class Reconciler:
         for entity in endpoint.pending.entities:
             if entity.entity_name is None:
                 continue
-            load = asyncio.to_thread(self._load, entity.entity_name)
+            load = asyncio.to_thread(self._load, entity)
             [outcome] = await asyncio.gather(load, return_exceptions=True)
             self._note(endpoint, entity, outcome)
             if isinstance(outcome, BaseException):

@@ -2,12 +2,15 @@
 
 import asyncio
 import random
+from bisect import bisect
 from dataclasses import dataclass
+from itertools import accumulate
 
 from servemu import access
 from servemu.auth import Principal
-from servemu.catalog import Catalog, CatalogModel
+from servemu.catalog import CatalogModel
 from servemu.clock import Clock
+from servemu.dice import Dice
 from servemu.errors import (
     EndpointNotReady,
     EndpointStopped,
@@ -20,6 +23,7 @@ from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.external_models import not_served
 from servemu.lifecycle.kinds import is_external
 from servemu.lifecycle.sleeping import is_scaled_to_zero
+from servemu.registry.lookup import ModelLookup
 from servemu.replies import Addressed, Replies
 from servemu.residents import Residents
 from servemu.schemas.rendering import is_ready, is_suspended
@@ -42,10 +46,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """What runs the models, and what may be said instead of them."""
+    """What runs the models, what may be said instead of them, and what decides among several."""
 
     residents: Residents
     replies: Replies
+    dice: Dice
 
 
 class TrafficRouter:
@@ -54,13 +59,13 @@ class TrafficRouter:
     def __init__(
         self,
         deployments: Deployments,
-        catalog: Catalog,
+        models: ModelLookup,
         engines: Engines,
         clock: Clock,
         settings: Settings,
     ) -> None:
         self._deployments = deployments
-        self._catalog = catalog
+        self._models = models
         self._engines = engines
         self._clock = clock
         self._settings = settings
@@ -112,7 +117,7 @@ class TrafficRouter:
     def _target(self, caller: Principal, name: str, served_entity: str | None) -> Target | Endpoint:
         """The choice; or the endpoint, when what was chosen must be woken first."""
         workspace = caller.workspace
-        provided = self._catalog.foundation_endpoint(name)
+        provided = self._models.catalog.foundation_endpoint(name)
         if provided is not None:
             budget = self.budgets.unlimited(workspace, name)
             return Target(provided.name, provided.model, budget)
@@ -125,17 +130,19 @@ class TrafficRouter:
         if endpoint.active is None or not is_ready(endpoint):
             raise EndpointNotReady(name)
         self._deployments.asked(endpoint)
-        entity = self._choose(endpoint.active, served_entity)
+        entity = self._choose(endpoint, endpoint.active, served_entity)
         if is_scaled_to_zero(entity):
             return endpoint
         if is_external(entity):
             raise not_served(entity.settings["external_model"]["provider"])
-        model = self._catalog.model(entity.entity_name or "")
+        model = self._models.of(entity)
         if model is None:
             raise ModelServerUnavailable(f"Model '{entity.entity_name}' left the catalogue.")
         return Target(entity.name, model, self.budgets.of(endpoint, entity, model))
 
-    def _choose(self, active: Deployment, served_entity: str | None) -> ServedEntity:
+    def _choose(
+        self, endpoint: Endpoint, active: Deployment, served_entity: str | None
+    ) -> ServedEntity:
         if served_entity is not None:
             chosen = [entity for entity in active.entities if entity.name == served_entity]
             if not chosen:
@@ -144,9 +151,9 @@ class TrafficRouter:
         if len(active.entities) == 1:
             return active.entities[0]
         by_name = {entity.name: entity for entity in active.entities}
-        shares = [route.traffic_percentage for route in active.routes]
-        route = self._rng.choices(active.routes, weights=shares)[0]
-        return by_name[route.served_entity]
+        sums = list(accumulate(route.traffic_percentage for route in active.routes))
+        drawn = self._engines.dice.number(endpoint.workspace, f"traffic/{endpoint.name}")
+        return by_name[active.routes[bisect(sums, drawn * sums[-1])].served_entity]
 
     async def _wake(self, endpoint: Endpoint, deadline: float) -> None:
         """Returns when it is worth another look. Raises `RequestTimedOut`."""

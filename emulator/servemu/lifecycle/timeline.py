@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from servemu.catalog import Catalog, CatalogModel, Family
+from servemu.catalog import CatalogModel, Family
 from servemu.lifecycle import fates
 from servemu.lifecycle.fates import CREATING, LOADING, WAITING
+from servemu.registry.lookup import ModelLookup
 from servemu_state.records import Deployment
 
 MESSAGES: Mapping[int, str] = {
@@ -26,7 +27,7 @@ EXTERNAL_SECONDS = 10.0
 class Timeline:
     """Durations by the models deployed. A deployment is as slow as its slowest entity."""
 
-    catalog: Catalog
+    models: ModelLookup
     speedup: float
 
     def seconds(self, deployment: Deployment, stage: int) -> float:
@@ -69,6 +70,6 @@ class Timeline:
 
     def _models(self, deployment: Deployment) -> Iterable[CatalogModel]:
         for entity in deployment.entities:
-            model = self.catalog.model(entity.entity_name or "")
+            model = self.models.of(entity)
             if model is not None:
                 yield model

@@ -29,7 +29,7 @@ def drafting_of(
     """What a config of this endpoint is checked against."""
     world, principal = world_of(request), principal_of(request)
     return Drafting(
-        catalog=world.catalog,
+        models=world.lookup,
         endpoint=endpoint,
         creator=principal.user,
         workspace=principal.workspace,

@@ -135,7 +135,7 @@ def _whole_number(request: Request, name: str, default: int) -> int:
 
 
 def _replicas(world: World, endpoint: Endpoint, entity: ServedEntity) -> Replicas:
-    model = world.catalog.model(entity.entity_name or "")
+    model = world.lookup.of(entity)
     rate = None if model is None else provisioned_tokens_per_second(entity, model)
     stand_in = None if model is None else model.family.stand_in
     most = world.settings.max_concurrency

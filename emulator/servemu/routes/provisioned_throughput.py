@@ -5,7 +5,6 @@ from starlette.responses import Response
 
 from servemu.catalog import optimization_info
 from servemu.lifecycle.configs import check_name, draft_config, draft_update
-from servemu.lifecycle.entities import find_model
 from servemu.responses import json_response
 from servemu.routes.asking import answered, drafting_of, new_endpoint, own_name
 from servemu.schemas.body import read_body
@@ -17,7 +16,8 @@ from servemu.world import call_of, principal_of, world_of
 async def get_model_optimization_info(request: Request) -> Response:
     """Is it eligible, and in which steps is it sized (facts/provisioned_throughput §1)."""
     name, version = request.path_params["model"], request.path_params["version"]
-    model = find_model(world_of(request).catalog, name, version)
+    workspace = principal_of(request).workspace
+    model = world_of(request).lookup.find(workspace, name, version)
     why = {} if model.refusal is None else {"X-Emulator-Why": model.refusal}
     return json_response(optimization_info(model), headers=why)
 

@@ -1,0 +1,105 @@
+"""The model behind a name and a version: the catalogue's, or one that somebody registered."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from servemu.catalog import Catalog, CatalogModel
+from servemu.errors import InvalidParameter, ModelNotFound
+from servemu.registry.eligibility import Eligible, Ineligible, examine
+from servemu.registry.files import ArtifactFiles
+from servemu_state import registered_models as repository
+from servemu_state.database import Database
+from servemu_state.records import RegisteredModel, ServedEntity, VersionStatus
+
+PARTS = ("model", "components/tokenizer")
+"""Weights, and where MLflow puts the tokenizer (facts/uc_registry §3); later ones win."""
+
+
+class ModelLookup:
+    """Finds what can be served. What was read of an upload is kept: READY versions never change."""
+
+    def __init__(self, catalog: Catalog, db: Database, files: ArtifactFiles) -> None:
+        self.catalog = catalog
+        self._db = db
+        self._files = files
+        self._read: dict[tuple[str, int], CatalogModel] = {}
+
+    def find(self, workspace: str, name: str, version: str | None) -> CatalogModel:
+        """The model, with the newest version where none is asked for.
+
+        Raises `ModelNotFound` for the name, then for the version; `InvalidParameter` for a version
+        that is still being uploaded (GUESS).
+        """
+        published = self.catalog.model(name)
+        if published is not None:
+            if version is not None and version not in published.versions:
+                raise ModelNotFound(name, version)
+            return published
+        with self._db.read() as connection:
+            model = repository.get(connection, workspace, name)
+            if model is None:
+                raise ModelNotFound(name)
+            versions = repository.list_versions(connection, model.id)
+        wanted = version if version is not None else str(versions[0].version if versions else 1)
+        found = next((one for one in versions if str(one.version) == wanted), None)
+        if found is None:
+            raise ModelNotFound(name, wanted)
+        if found.status is not VersionStatus.READY:
+            raise InvalidParameter(
+                f"Model Version (name='{name}', version={wanted}) is not READY: {found.status}."
+            )
+        return self._registered(model, found.version)
+
+    def of(self, entity: ServedEntity) -> CatalogModel | None:
+        """What the entity serves; None: an external model, or one that left the catalogue."""
+        if entity.model_id is None:
+            return self.catalog.model(entity.entity_name or "")
+        version = int(entity.entity_version or 0)
+        known = self._read.get((entity.model_id, version))
+        if known is not None:
+            return known
+        with self._db.read() as connection:
+            model = repository.get_by_id(connection, entity.model_id)
+        return None if model is None else self._registered(model, version)
+
+    def _registered(self, model: RegisteredModel, version: int) -> CatalogModel:
+        key = (model.id, version)
+        known = self._read.get(key)
+        if known is None or known.full_name != model.name:
+            known = self._read[key] = self._examine(model, version)
+        return known
+
+    def _examine(self, model: RegisteredModel, version: int) -> CatalogModel:
+        folder = self._files.folder_of(model.id, version)
+        refusal = None
+        try:
+            found = examine(folder, self.catalog)
+        except Ineligible as why:
+            refusal = f"Model '{model.name}' version {version} cannot be served: {why.why}"
+            found = Eligible("llm/v1/chat", self.catalog.families["mistral-7b"])
+        weights = f"{model.name}/{version}#{model.id[:8]}"
+        return CatalogModel(
+            full_name=model.name,
+            versions=(str(version),),
+            family=replace(found.family, stand_in=weights),
+            task=found.task,
+            served_name=model.name.rpartition(".")[2],
+            chunk=found.family.chunk,
+            refusal=refusal,
+            model_id=model.id,
+            folder=folder,
+        )
+
+
+def serving_folder(upload: Path) -> Path:
+    """Weights and tokenizer side by side, as transformers wants them: links into the upload."""
+    folder = upload.parent / f"{upload.name}.serving"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for part in PARTS:
+        for file in sorted((upload / part).glob("*")):
+            link = folder / file.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(file.resolve())
+    return folder
