@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import to_json
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from servemu.clock import Clock
+from servemu.conversation import Asking, Conversation, Growing, Head
 from servemu.errors import (
     ApiError,
     EndpointNotReady,
@@ -23,7 +24,7 @@ from servemu.errors import (
 )
 from servemu.faults.streams import streamed
 from servemu.metering import Exchange, admitted, exchange_of
-from servemu.schemas.answers import Answer, Asked
+from servemu.schemas.answers import Asked
 from servemu.schemas.chat import ChatRequest
 from servemu.schemas.completions import COMPLETIONS, CompletionsRequest
 from servemu.schemas.decoding import decode, refuse
@@ -45,6 +46,8 @@ from servemu_engine.errors import (
 
 SHORT = 20_000
 """Characters of a prompt that are read on the event loop: about 10 ms."""
+Refusal = Callable[[RequestRefused], ApiError]
+"""What is answered to a prompt that the engine will not take."""
 CLIENT_LEFT = 499
 """Nobody sees it but the journal; nginx's word for a client that closed the request."""
 
@@ -56,7 +59,7 @@ class Job:
     served: Served
     engine: Engine
     prepared: Sequence[PreparedRequest]
-    asked: Asked
+    asked: Asking
     stream: bool
     deadline: float
     """Monotonic seconds."""
@@ -93,19 +96,24 @@ async def answer(request: Request, served: Served, value: Mapping[str, Any]) -> 
         raise _failure(served, error) from error
 
 
-async def _chat(request: Request, served: Served, wanted: ChatRequest) -> Response:
+async def converse(request: Request, served: Served, wanted: Conversation) -> Response:
+    """Answer what came by an API of its own. Raises `ApiError`."""
+    try:
+        return await _chat(request, served, wanted)
+    except EngineError as error:
+        raise _failure(served, error) from error
+
+
+async def _chat(request: Request, served: Served, wanted: Conversation) -> Response:
     engine = _engine(served)
     dialect = dialect_of(served.model_type)
-    wish = wanted.generate_request(served.context_length, dialect)
-    prepared = await _prepared(engine, wish)
+    wish = _seeded(request, served, wanted.generate_request(served.context_length, dialect))
+    prepared = await _prepared(engine, wish, wanted.refusal)
     world = world_of(request)
-    asked = Asked(
-        wanted.shape(dialect),
-        served.model,
-        int(world.clock.now()),
-        prepared.num_prompt_tokens,
-        n=wanted.n,
-    )
+    answer_id = world.dice.uuid(served.workspace, f"answer/{served.endpoint}")
+    created = int(world.clock.now())
+    head = Head(answer_id, served.model, created, prepared.num_prompt_tokens)
+    asked = wanted.asked(head, dialect)
     deadline = world.clock.monotonic() + world.settings.request_timeout
     exchange = exchange_of(request)
     job = Job(served, engine, (prepared,), asked, wanted.stream, deadline, exchange)
@@ -114,8 +122,9 @@ async def _chat(request: Request, served: Served, wanted: ChatRequest) -> Respon
 
 async def _completions(request: Request, served: Served, wanted: CompletionsRequest) -> Response:
     engine = _engine(served)
-    requests = wanted.generate_requests(served.context_length)
-    prepared = [await _prepared(engine, one) for one in requests]
+    wishes = wanted.generate_requests(served.context_length)
+    requests = [_seeded(request, served, wish) for wish in wishes]
+    prepared = [await _prepared(engine, one, wanted.refusal) for one in requests]
     wanted.check_context([one.num_prompt_tokens for one in prepared], served.context_length)
     world = world_of(request)
     asked = Asked(
@@ -126,12 +135,22 @@ async def _completions(request: Request, served: Served, wanted: CompletionsRequ
         n=wanted.n,
         echoes=wanted.prompt if wanted.echo else [""] * len(wanted.prompt),
         suffix=wanted.suffix,
+        id=world.dice.uuid(served.workspace, f"answer/{served.endpoint}"),
     )
     deadline = world.clock.monotonic() + world.settings.request_timeout
     truncate = wanted.error_behavior == "truncate"
     exchange = exchange_of(request)
     job = Job(served, engine, prepared, asked, wanted.stream, deadline, exchange, truncate)
     return GeneratedResponse(job, world.clock)
+
+
+def _seeded(request: Request, served: Served, wish: GenerateRequest) -> GenerateRequest:
+    """With `--seed` the draws of a request that brings no seed come again too."""
+    dice = world_of(request).dice
+    if dice.seed is None or wish.sampling.seed is not None:
+        return wish
+    seed = dice.whole(served.workspace, f"sample/{served.endpoint}")
+    return replace(wish, sampling=replace(wish.sampling, seed=seed))
 
 
 async def _embeddings(request: Request, served: Served, wanted: EmbeddingsRequest) -> Response:
@@ -182,7 +201,7 @@ class GeneratedResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         job = self._job
-        answer = Answer(job.asked)
+        answer = job.asked.answer()
         wire = Wire(scope, receive, send, _headers(job.served))
         delivery: Delivery = (
             streamed(wire, answer, self._clock) if job.stream else Collected(wire, answer)
@@ -232,7 +251,7 @@ def _paced(served: Served, exchange: Exchange) -> Paced | None:
     return Paced(served.pace, served.budget, exchange.clock, exchange.arrived)
 
 
-async def _cut_short(answer: Answer, delivery: Delivery) -> None:
+async def _cut_short(answer: Growing, delivery: Delivery) -> None:
     for source, chunk in list(answer.unfinished()):
         await delivery.take(source, chunk)
     await delivery.end()
@@ -279,25 +298,19 @@ def _engine(served: Served) -> Engine:
     return served.engine
 
 
-async def _prepared(engine: Engine, request: GenerateRequest) -> PreparedRequest:
+async def _prepared(engine: Engine, request: GenerateRequest, refusal: Refusal) -> PreparedRequest:
     """In a worker thread where it may take long: grammars, and prompts of many tokens."""
     size = len(request.prompt) + sum(len(message.content) for message in request.messages)
     if size < SHORT and request.tool_use is None and request.json_answer is None:
-        return _prepare(engine, request)
-    return await asyncio.to_thread(_prepare, engine, request)
+        return _prepare(engine, request, refusal)
+    return await asyncio.to_thread(_prepare, engine, request, refusal)
 
 
-def _prepare(engine: Engine, request: GenerateRequest) -> PreparedRequest:
+def _prepare(engine: Engine, request: GenerateRequest, refusal: Refusal) -> PreparedRequest:
     try:
         return engine.prepare(request)
-    except PromptTooLong as error:
-        # The beginning is LIVE, the rest a GUESS (facts/data_plane §2.5).
-        raise refuse(
-            f"prompt token count ({error.num_tokens}) cannot exceed {error.limit}. "
-            "Please reduce the length of your prompt."
-        ) from error
-    except InvalidPrompt as error:
-        raise refuse(str(error)) from error
+    except (InvalidPrompt, PromptTooLong) as error:
+        raise refusal(error) from error
 
 
 def _failure(served: Served, error: EngineError) -> ApiError:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from servemu.auth import Principal
 from servemu.clock import Clock
+from servemu.dice import Dice
 from servemu.throughput.budget import TokenBudget
 from servemu.throughput.limits import WorkspaceLimits
 from servemu.throughput.pace import Pace
@@ -43,6 +44,8 @@ class Served:
     """Of the workspace; None: it has none here (pay-per-token)."""
     pace: Pace | None = None
     """Of the played model; None: as fast as budget and engine allow."""
+    api_types: tuple[str, ...] = ()
+    """The APIs it speaks besides those of its task, as listings name them."""
 
 
 class Router(Protocol):
@@ -79,6 +82,9 @@ class ServingWorld(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+
+    @property
+    def dice(self) -> Dice: ...
 
 
 def world_of(request: Request) -> ServingWorld:

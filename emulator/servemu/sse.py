@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from servemu.clock import Clock
+from servemu.conversation import Growing
 from servemu.errors import ApiError, RequestTimedOut
-from servemu.schemas.answers import Answer
 from servemu_engine.base import Chunk
 
 DONE = b"data: [DONE]\n\n"
@@ -21,8 +21,12 @@ T = TypeVar("T")
 
 
 def event(payload: Mapping[str, object]) -> bytes:
-    """`data: {json}` and an empty line. Never a comment: mlflow refuses them (facts §1.3)."""
-    return b"data: " + to_json(payload) + b"\n\n"
+    """`data: {json}` and an empty line, under the name of its type where it has one (Responses,
+    Messages). Never a comment: mlflow refuses them (facts §1.3).
+    """
+    kind = payload.get("type")
+    name = b"" if kind is None else f"event: {kind}\n".encode()
+    return name + b"data: " + to_json(payload) + b"\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Delivery(Protocol):
 class Collected:
     """One JSON body at the end."""
 
-    def __init__(self, wire: Wire, answer: Answer) -> None:
+    def __init__(self, wire: Wire, answer: Growing) -> None:
         self._wire = wire
         self._answer = answer
         self.started = False
@@ -83,7 +87,7 @@ class Collected:
 class Streamed:
     """Server-sent events, each sent as soon as it is there (facts/data_plane §3.2)."""
 
-    def __init__(self, wire: Wire, answer: Answer) -> None:
+    def __init__(self, wire: Wire, answer: Growing) -> None:
         self._wire = wire
         self._answer = answer
         self.started = False
@@ -100,14 +104,14 @@ class Streamed:
             await self._send(self.frame(payload), more=True)
 
     async def end(self) -> None:
-        await self._send(DONE, more=False)
+        last = self._answer.closing()
+        await self._send(DONE if last is None else self.frame(last), more=False)
 
     async def fail(self, error: ApiError) -> None:
-        """An event like an error body, then the end without [DONE]: GUESS, no shape is known."""
+        """An event that says so, then the end without [DONE] or its like."""
         if not self.started:
             raise error
-        payload = {"error_code": error.error_code, "message": error.message}
-        await self._send(event(payload), more=False)
+        await self._send(event(self._answer.failure(error)), more=False)
 
     async def _send(self, data: bytes, *, more: bool) -> None:
         if not self.started:

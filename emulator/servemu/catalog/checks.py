@@ -119,6 +119,7 @@ MODEL: Mapping[str, Rule] = {
     "served_name": MAYBE_TEXT,
     "chunk": MAYBE_WHOLE,
     "refusal": MAYBE_EMPTY,
+    "api_types": Rule(_strings, "a list of strings", required=False),
 }
 
 FOUNDATION_MODEL: Mapping[str, Rule] = {

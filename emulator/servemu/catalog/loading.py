@@ -111,6 +111,7 @@ def _model(name: str, row: dict[str, Any], families: Mapping[str, Family]) -> Ca
         served_name=row.get("served_name", name.rpartition(".")[2]),
         chunk=row.get("chunk", family.chunk),
         refusal=row.get("refusal") or None,
+        api_types=tuple(row.get("api_types", ())),
     )
 
 

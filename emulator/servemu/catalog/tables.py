@@ -78,6 +78,8 @@ class CatalogModel:
     """Tokens/s of one replica, the model's own or the family's; None: not sized in tokens/s."""
     refusal: str | None = None
     """Why it cannot be deployed, for people."""
+    api_types: tuple[str, ...] = ()
+    """The APIs an endpoint of it speaks besides those of its task."""
     model_id: str | None = None
     """Set for a model that somebody registered."""
     folder: Path | None = None

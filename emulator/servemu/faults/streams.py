@@ -134,7 +134,7 @@ class Faulted(Streamed):
 def unbilled(payload: Mapping[str, object]) -> dict[str, object]:
     """An event without its usage, nor that of the response or message within it."""
     return {
-        key: unbilled(value) if key in ("response", "message") and isinstance(value, dict) else value
+        key: unbilled(value) if isinstance(value, dict) and "usage" in value else value
         for key, value in payload.items()
         if key != "usage"
     }

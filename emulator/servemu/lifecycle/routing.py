@@ -42,6 +42,7 @@ class Target:
     entity: str
     model: CatalogModel
     budget: TokenBudget
+    api_types: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class TrafficRouter:
             context_length=family.context_length,
             dimensions=family.dimensions,
             normalize=family.normalized,
+            api_types=target.api_types,
             model_type=family.model_type,
         )
 
@@ -120,7 +122,7 @@ class TrafficRouter:
         provided = self._models.catalog.foundation_endpoint(name)
         if provided is not None:
             budget = self.budgets.unlimited(workspace, name)
-            return Target(provided.name, provided.model, budget)
+            return Target(provided.name, provided.model, budget, provided.api_types)
         endpoint = self._deployments.find(workspace, name)
         if endpoint is None:
             raise InvocationEndpointNotFound
@@ -138,7 +140,8 @@ class TrafficRouter:
         model = self._models.of(entity)
         if model is None:
             raise ModelServerUnavailable(f"Model '{entity.entity_name}' left the catalogue.")
-        return Target(entity.name, model, self.budgets.of(endpoint, entity, model))
+        budget = self.budgets.of(endpoint, entity, model)
+        return Target(entity.name, model, budget, model.api_types)
 
     def _choose(
         self, endpoint: Endpoint, active: Deployment, served_entity: str | None

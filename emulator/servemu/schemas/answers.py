@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from servemu.errors import ApiError
 from servemu_engine.base import Chunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta
 
 
@@ -63,6 +64,12 @@ class Asked:
     """What stands before each prompt's texts; its length is the number of prompts."""
     suffix: str = ""
     """What is appended to each text."""
+    id: str = ""
+    """What follows the prefix of the answer's id; empty: a fresh one."""
+
+    def answer(self) -> "Answer":
+        """An empty one."""
+        return Answer(self)
 
 
 class Answer:
@@ -70,7 +77,7 @@ class Answer:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        self._id = f"{asked.shape.id_prefix}{uuid.uuid4()}"
+        self._id = f"{asked.shape.id_prefix}{asked.id or uuid.uuid4()}"
         places = itertools.product(range(len(asked.echoes)), range(asked.n))
         self._choices = {place: Choice() for place in places}
         self.completion_tokens = 0
@@ -118,6 +125,13 @@ class Answer:
         for (source, number), choice in self._choices.items():
             if choice.finish_reason is None:
                 yield source, Chunk(number, "", 0, finish_reason="length")
+
+    def closing(self) -> None:
+        """`[DONE]` is the end."""
+
+    def failure(self, error: ApiError) -> dict[str, object]:
+        """An event like an error body: GUESS, no shape is known (facts/data_plane §3.2)."""
+        return {"error_code": error.error_code, "message": error.message}
 
     def _text(self, choice: Choice, source: int, chunk: Chunk) -> str:
         self.completion_tokens += chunk.num_tokens

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from servemu.schemas.answers import Choice, Shape
+from servemu.conversation import Head
+from servemu.schemas.answers import Asked, Choice, Shape
 from servemu.schemas.decoding import Body, refuse
 from servemu.schemas.reasoning import (
     PLAIN,
@@ -109,6 +110,11 @@ class ChatRequest(GenerationFields):
             tool_use=tool_use(self.tools, self.tool_choice),
             json_answer=self._json_answer(messages, dialect),
         )
+
+    def asked(self, head: Head, dialect: Dialect) -> Asked:
+        """What of it shows in the answer."""
+        shape = self.shape(dialect)
+        return Asked(shape, head.model, head.created, head.prompt_tokens, n=self.n, id=head.id)
 
     def _json_answer(self, messages: Sequence[Message], dialect: Dialect) -> JsonAnswer | None:
         if self.response_format is None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails, from_json
 
 from servemu.errors import BadRequest, MalformedRequest
+from servemu_engine.errors import PromptTooLong, RequestRefused
 
 PositiveInt = Annotated[int, Field(gt=0, le=2**31 - 1)]
 
@@ -43,6 +44,18 @@ Request = TypeVar("Request", bound=Body)
 def refuse(reason: str) -> BadRequest:
     """A 400 in the words of the model server (facts/data_plane §2.5: the newline is real)."""
     return BadRequest(f"Bad request: {reason}\n")
+
+
+def refuse_prompt(error: RequestRefused) -> BadRequest:
+    """What the engine said of a prompt. A prompt that is too long: the beginning is LIVE, the rest
+    a GUESS (facts/data_plane §2.5).
+    """
+    if isinstance(error, PromptTooLong):
+        return refuse(
+            f"prompt token count ({error.num_tokens}) cannot exceed {error.limit}. "
+            "Please reduce the length of your prompt."
+        )
+    return refuse(str(error))
 
 
 def parse(body: bytes) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from servemu.schemas.decoding import Body, PositiveInt, refuse
+from servemu.errors import BadRequest
+from servemu.schemas.decoding import Body, PositiveInt, refuse, refuse_prompt
 from servemu_engine.base import Sampling
+from servemu_engine.errors import RequestRefused
 
 MAX_CHOICES = 5
 """The docs say any n > 0, the SDK's text 1 to 5 (facts/data_plane §2.1)."""
@@ -35,6 +37,10 @@ class GenerationFields(Body):
     user: str = ""
     client_request_id: str = ""
     usage_context: dict[str, str] = Field(default_factory=dict)
+
+    def refusal(self, error: RequestRefused) -> BadRequest:
+        """A prompt that the engine will not take."""
+        return refuse_prompt(error)
 
     def sampling(self, *, logprobs: bool = False, top_logprobs: int = 0) -> Sampling:
         """What the engine needs of these. Raises `BadRequest`."""
