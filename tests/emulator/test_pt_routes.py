@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from servemu.lifecycle.routing import provisioned_tokens_per_second
+from servemu.lifecycle.budgets import provisioned_tokens_per_second
 from servemu.testing import Emulator
 
 Json = dict[str, Any]
