@@ -138,13 +138,12 @@ def create_app(world: World) -> Starlette:
         world.files.close()
         world.db.close()
 
+    identify = identifier(world.settings, world.tokens)
     app = Starlette(
         routes=[guard(route) for route in ROUTES],
         middleware=[
             Middleware(Journalling, journal=world.journal),
-            Middleware(
-                Identity, identify=identifier(world.settings, world.tokens), dice=world.dice
-            ),
+            Middleware(Identity, identify=identify, dice=world.dice),
             Middleware(Metering, meter=world.meter, clock=world.clock),
             Middleware(UnexpectedErrors),
             Middleware(Slashes),

@@ -27,6 +27,11 @@ class Attic:
             self._keys.append(key)
         return ids
 
+    @property
+    def is_empty(self) -> bool:
+        """All rows are gone."""
+        return not self._keys
+
     def empty_some(self) -> bool:
         """Remove a few rows; False once there are none."""
         while self._keys:

@@ -37,6 +37,10 @@ def up(
     remote_key: Annotated[str | None, typer.Option(help="Its bearer token.")] = None,
     config: Annotated[Path | None, typer.Option(help="A servemu.toml.")] = None,
     model_store: Annotated[Path | None, typer.Option(help="Folder of converted weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same ids and draws.")] = None,
+    clock: Annotated[
+        str | None, typer.Option(help="real, or paused: moved by `clock advance` only. [real]")
+    ] = None,
 ) -> None:
     """Run the emulator until Ctrl-C. The last line on stdout says where it answers."""
     flags = {
@@ -47,6 +51,8 @@ def up(
         "speedup": speedup,
         "auth": auth,
         "model_store": model_store,
+        "seed": seed,
+        "clock": clock,
         "remote_url": remote_url,
         "remote_model": remote_model,
         "remote_key": remote_key,
@@ -95,7 +101,7 @@ def _require_models(settings: "Settings") -> None:
 def _serve(settings: "Settings") -> None:
     from servemu.app import create_app
     from servemu.catalog import CatalogInvalid
-    from servemu.clock import SystemClock
+    from servemu.clock import PausedClock, SystemClock
     from servemu.server import Server, bind, url_of
     from servemu.wiring import build_world, warm_up
     from servemu_state.errors import StateError
@@ -108,7 +114,8 @@ def _serve(settings: "Settings") -> None:
         raise failure(f"cannot listen on {where}: {why}", REFUSED) from None
     with sock:
         try:
-            world = build_world(settings, SystemClock())
+            clock = PausedClock() if settings.clock == "paused" else SystemClock()
+            world = build_world(settings, clock)
         except (StateError, CatalogInvalid) as error:
             raise failure(str(error), REFUSED) from None
         if settings.auth == "open" and settings.host not in ("127.0.0.1", "::1", "localhost"):

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from servemu.auth import Principal
 from servemu.clock import Clock, SystemClock
+from servemu.dice import Dice
 from servemu.errors import ApiError, InvocationEndpointNotFound
 from servemu.responses import on_api_error
 from servemu.routes import invocations, openai
@@ -172,6 +173,7 @@ class Plane:
         self.router = self
         self.settings = Limits()
         self.clock: Clock = SystemClock()
+        self.dice = Dice(None)
         self.url = ""
         self._served: dict[str, Served] = {}
 
