@@ -17,6 +17,7 @@ ApiError
 │   ├── UploadNotFound              404 NOT_FOUND
 │   ├── DiskFull                    507 RESOURCE_EXHAUSTED
 │   ├── RegisteredModelExists       400 RESOURCE_ALREADY_EXISTS
+│   ├── TrackedExists               400 RESOURCE_ALREADY_EXISTS
 │   ├── ModelInUse                  409 RESOURCE_CONFLICT
 │   ├── ResourceNotFound            404 RESOURCE_DOES_NOT_EXIST
 │   ├── EndpointExists              409 RESOURCE_ALREADY_EXISTS
@@ -152,6 +153,10 @@ class RegisteredModelExists(ControlPlaneError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Routine or Model '{name}' already exists.")
+
+
+class TrackedExists(ControlPlaneError):
+    """An experiment of that name is there."""
 
 
 class ModelInUse(ControlPlaneError):
@@ -295,6 +300,7 @@ WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     UploadNotFound: (404, "NOT_FOUND"),
     DiskFull: (507, "RESOURCE_EXHAUSTED"),
     RegisteredModelExists: (400, "RESOURCE_ALREADY_EXISTS"),
+    TrackedExists: (400, "RESOURCE_ALREADY_EXISTS"),
     ModelInUse: (409, "RESOURCE_CONFLICT"),
     ResourceNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
     EndpointExists: (409, "RESOURCE_ALREADY_EXISTS"),

@@ -22,6 +22,7 @@ from servemu.registry.files import open_artifacts
 from servemu.registry.lookup import ModelLookup, serving_folder
 from servemu.registry.models import RegisteredModels
 from servemu.registry.signing import UrlSigner
+from servemu.registry.tracking import Tracking
 from servemu.registry.versions import ModelVersions
 from servemu.replies import Replies
 from servemu.residents import Build, Residents
@@ -94,6 +95,7 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         files=files,
         signer=UrlSigner(db, clock.now),
         lookup=lookup,
+        tracking=Tracking(db, workspaces),
         started_at=clock.monotonic(),
     )
 

@@ -21,6 +21,7 @@ from servemu.registry.files import ArtifactFiles
 from servemu.registry.lookup import ModelLookup
 from servemu.registry.models import RegisteredModels
 from servemu.registry.signing import UrlSigner
+from servemu.registry.tracking import Tracking
 from servemu.registry.versions import ModelVersions
 from servemu.replies import Replies
 from servemu.residents import Residents
@@ -55,6 +56,7 @@ class World:
     files: ArtifactFiles
     signer: UrlSigner
     lookup: ModelLookup
+    tracking: Tracking
     started_at: float
     """`clock.monotonic()` at the start."""
 

@@ -153,3 +153,15 @@ model_versions = Table(
     Column("tags", Text, nullable=False),
     Column("details", Text, nullable=False),
 )
+
+tracked = Table(
+    "tracked",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("workspace", String(255), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("parent", String(64), nullable=False),
+    Column("document", Text, nullable=False),
+    UniqueConstraint("workspace", "kind", "id"),
+)

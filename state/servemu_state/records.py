@@ -224,3 +224,17 @@ class ModelVersion:
     tags: tuple[tuple[str, str], ...] = ()
     details: JsonObject = field(default_factory=dict)
     """Wire fields that are kept and echoed: run_tracking_server_id, model_id, …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """An experiment, a run or a logged model of MLflow."""
+
+    workspace: str
+    kind: str
+    """`experiment`, `run` or `model`."""
+    id: str
+    parent: str
+    """Id of the experiment; empty for an experiment."""
+    document: JsonObject
+    """As the wire shows it."""

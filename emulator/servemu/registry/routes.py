@@ -3,13 +3,17 @@
 from starlette.routing import Route
 
 from servemu.registry.signing import PREFIX
-from servemu.routes import files, registry, unity_catalog
+from servemu.routes import artifacts, files, registry, tracking, unity_catalog
 
 MLFLOW = "/api/2.0/mlflow/unity-catalog"
 MODELS = MLFLOW + "/registered-models"
 VERSIONS = MLFLOW + "/model-versions"
 CATALOG = "/api/2.1/unity-catalog/models"
 FILES = "/api/2.0/fs"
+TRACKING = "/api/2.0/mlflow"
+RUNS = TRACKING + "/runs"
+LOGGED = TRACKING + "/logged-models"
+ARTIFACTS = TRACKING + "/artifacts"
 
 REGISTRY = [
     Route(MODELS + "/create", registry.create_model, methods=["POST"]),
@@ -67,5 +71,31 @@ REGISTRY = [
     Route(FILES + "/create-abort-upload-url", files.abort_url, methods=["POST"]),
     Route(FILES + "/create-upload-url", files.upload_url, methods=["POST"]),
     Route(FILES + "/create-download-url", files.download_url, methods=["POST"]),
+    Route(TRACKING + "/experiments/create", tracking.create_experiment, methods=["POST"]),
+    Route(TRACKING + "/experiments/get", tracking.get_experiment, methods=["GET"]),
+    Route(TRACKING + "/experiments/get-by-name", tracking.get_experiment, methods=["GET"]),
+    Route(RUNS + "/create", tracking.create_run, methods=["POST"]),
+    Route(RUNS + "/get", tracking.get_run, methods=["GET"]),
+    Route(RUNS + "/search", tracking.search_runs, methods=["POST"]),
+    Route(RUNS + "/update", tracking.update_run, methods=["POST"]),
+    Route(RUNS + "/log-parameter", tracking.log_parameter, methods=["POST"]),
+    Route(RUNS + "/log-metric", tracking.log_metric, methods=["POST"]),
+    Route(RUNS + "/log-batch", tracking.log_batch, methods=["POST"]),
+    Route(RUNS + "/set-tag", tracking.set_tag, methods=["POST"]),
+    Route(RUNS + "/outputs", tracking.log_outputs, methods=["POST"]),
+    Route(RUNS + "/log-model", tracking.accept, methods=["POST"]),
+    Route(RUNS + "/log-inputs", tracking.accept, methods=["POST"]),
+    Route(LOGGED, tracking.create_logged_model, methods=["POST"]),
+    Route(LOGGED + "/search", tracking.search_logged_models, methods=["POST"]),
+    Route(LOGGED + "/{id}", tracking.get_logged_model, methods=["GET"]),
+    Route(LOGGED + "/{id}", tracking.finalize_logged_model, methods=["PATCH"]),
+    Route(LOGGED + "/{id}/tags", tracking.tag_logged_model, methods=["PATCH"]),
+    Route(LOGGED + "/{id}/params", tracking.log_model_params, methods=["POST"]),
+    Route(ARTIFACTS + "/credentials-for-write", artifacts.credentials_for_write, methods=["POST"]),
+    Route(ARTIFACTS + "/credentials-for-read", artifacts.credentials_for_read, methods=["POST"]),
+    Route(ARTIFACTS + "/list", artifacts.list_artifacts, methods=["GET"]),
+    Route(ARTIFACTS + "/create-multipart-upload", artifacts.create_multipart, methods=["POST"]),
+    Route(ARTIFACTS + "/get-presigned-upload-part-url", artifacts.part_url, methods=["GET"]),
+    Route(ARTIFACTS + "/complete-multipart-upload", artifacts.complete_multipart, methods=["POST"]),
     Route(PREFIX + "/{signature}/{body}", files.presigned, methods=["GET", "PUT", "DELETE"]),
 ]
