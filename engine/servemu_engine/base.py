@@ -189,6 +189,8 @@ class EngineInfo:
     num_parameters: int
     num_bytes: int
     load_seconds: float
+    runner: str = ""
+    """Of a local text generator: compiled or transformers (`runners`)."""
 
 
 class Engine(Protocol):

@@ -1,8 +1,8 @@
 /* One step of a Llama-like decoder over a flat row of tokens, float32 throughout (compiled.py).
  *
  * A matrix [width, depth] is packed in panels of PANEL outputs: [width / PANEL, depth, PANEL].
- * Every sum runs over its depth from 0 upwards, whatever else is in the step, so that the numbers of
- * a token depend on nothing but its own sequence: alone, in a batch, in any chunk of a prompt.
+ * Every sum runs over its depth from 0 upwards, whatever else is in the step, so that the numbers
+ * of a token depend on its own sequence only: alone, in a batch, in any chunk of a prompt.
  *
  * One source for all CPUs: `vec` is GCC's and clang's vector type, as wide as -march=native allows.
  */
@@ -70,8 +70,6 @@ typedef struct {
 } Step;
 
 typedef struct {
-    const Model *model;
-    const Step *step;
     atomic_int size, arrived, phase;
 } Team;
 
@@ -152,10 +150,8 @@ typedef struct {
 /* out[r] = start[r] + sum over k of left[r][k] * right[k] */
 INLINE void tile(const int rows, Product p) {
     vec sum[TILE][2];
-    for (int r = 0; r < rows; r++) {
-        sum[r][0] = load(p.start + r * p.start_step);
-        sum[r][1] = load(p.start + r * p.start_step + LANES);
-    }
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < 2; i++) sum[r][i] = load(p.start + r * p.start_step + i * LANES);
     for (int64_t k = 0; k < p.depth; k++) {
         vec low = load(p.right + k * p.right_step), high = load(p.right + k * p.right_step + LANES);
 #pragma GCC unroll 6
@@ -165,10 +161,8 @@ INLINE void tile(const int rows, Product p) {
             sum[r][1] += x * high;
         }
     }
-    for (int r = 0; r < rows; r++) {
-        store(p.out + r * p.out_step, sum[r][0]);
-        store(p.out + r * p.out_step + LANES, sum[r][1]);
-    }
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < 2; i++) store(p.out + r * p.out_step + i * LANES, sum[r][i]);
 }
 
 static void multiply(int64_t rows, Product p) {
@@ -245,8 +239,10 @@ static void gated(Worker *w, Use u) {
         }
         for (int64_t r = 0; r < u.rows; r++)
             for (int j = 0; j < PANEL; j += LANES) {
-                vec gate = load(w->scratch + r * pair + j), up = load(w->scratch + r * pair + PANEL + j);
-                store(u.out + r * u.out_step + i * PANEL + j, gate / (1.f + exponential(-gate)) * up);
+                const float *from = w->scratch + r * pair + j;
+                vec gate = load(from), up = load(from + PANEL);
+                vec silu = gate / (1.f + exponential(-gate));
+                store(u.out + r * u.out_step + i * PANEL + j, silu * up);
             }
     }
     meet(w);
@@ -267,10 +263,11 @@ static void rms_norm(const float *x, const float *weight, float *out, int64_t n,
 
 /* Rows of x, or those that are picked, into `normed`. */
 static void norm(Worker *w, const float *weight, const int32_t *picked, int64_t rows) {
-    const Step *s = w->step;
     int64_t n = w->model->hidden, step = padded(n);
-    for (int64_t r; (r = claim(w)) < rows;)
-        rms_norm(s->x + (picked ? picked[r] : r) * step, weight, s->normed + r * step, n, w->model->eps);
+    for (int64_t r; (r = claim(w)) < rows;) {
+        const float *x = w->step->x + (picked ? picked[r] : r) * step;
+        rms_norm(x, weight, w->step->normed + r * step, n, w->model->eps);
+    }
     meet(w);
 }
 
@@ -333,17 +330,20 @@ static void attend(Worker *w, const Layer *l, Span span, int64_t h) {
     int64_t base = (span.slot * m->kv_heads + h) * s->length + from;
     float *queries = w->scratch, *out = queries + rows * d, *scores = out + rows * dp;
     for (int64_t r = 0; r < rows; r++) {
-        const float *q = s->qkv + (span.row + r / group) * l->qkv.width + (h * group + r % group) * d;
+        const float *row = s->qkv + (span.row + r / group) * l->qkv.width;
+        const float *q = row + (h * group + r % group) * d;
         for (int64_t i = 0; i < d; i++) queries[r * d + i] = q[i] * m->scaling;
     }
     for (int64_t t = 0; t < n; t += PANEL)
-        multiply(rows, (Product){queries, d, d, l->keys + (base + t) * d, PANEL, zeros, 0, scores + t, n});
+        multiply(rows, (Product){queries, d, d, l->keys + (base + t) * d, PANEL, zeros, 0,
+                                 scores + t, n});
     for (int64_t r = 0; r < rows; r++) {
         int64_t last = span.position + r / group - from;
         softmax(scores + r * n, n, l->window ? last + 1 - l->window : 0, last);
     }
     for (int64_t i = 0; i < dp; i += PANEL)
-        multiply(rows, (Product){scores, n, stop - from, l->values + base * dp + i, dp, zeros, 0, out + i, dp});
+        multiply(rows, (Product){scores, n, stop - from, l->values + base * dp + i, dp, zeros, 0,
+                                 out + i, dp});
     for (int64_t r = 0; r < rows; r++) {
         int64_t head = (span.row + r / group) * m->heads + h * group + r % group;
         memcpy(s->attended + head * d, out + r * dp, d * sizeof(float));
@@ -387,7 +387,7 @@ int64_t panel_width(void) { return PANEL; }
 
 /* Returns when all is done. A thread that cannot be had is done without. */
 void run_step(const Model *model, const Step *step) {
-    Team team = {.model = model, .step = step};
+    Team team = {0};
     Worker workers[MAX_THREADS];
     pthread_t threads[MAX_THREADS];
     int size = 1;

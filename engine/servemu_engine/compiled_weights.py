@@ -1,4 +1,4 @@
-"""A Llama-like transformers model as the compiled step wants it: weights in panels, C structures."""
+"""A Llama-like transformers model as the compiled step wants it: packed weights, C structures."""
 
 import ctypes
 import math
@@ -123,7 +123,9 @@ class CompiledWeights:
         """Their outputs side by side, or in turn panel by panel."""
         weights = [linear.weight.detach() for linear in linears]
         biases = [
-            torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().float()
+            torch.zeros(linear.out_features)
+            if linear.bias is None
+            else linear.bias.detach().float()
             for linear in linears
         ]
         has_bias = any(linear.bias is not None for linear in linears)
@@ -144,7 +146,8 @@ class CompiledWeights:
         return F.pad(rows, (*(0, 0) * (rows.ndim - 1), 0, missing)) if missing else rows
 
     def _in_turn(self, parts: Sequence[Tensor]) -> Tensor:
-        panels = [self._whole(part).unflatten(0, (-1, self._panel)) for part in parts]
+        panels = [self._whole(part) for part in parts]
+        panels = [part.view(-1, self._panel, *part.shape[1:]) for part in panels]
         return torch.stack(panels, dim=1).flatten(0, 2)
 
     def _pointer(self, vector: Tensor) -> int:

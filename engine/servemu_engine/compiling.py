@@ -22,7 +22,7 @@ class NotCompiled(LoadFailed):
 
 
 def compiled_library(folder: Path) -> ctypes.CDLL:
-    """The library, compiled into `folder` when it is not there yet (1 to 3 s). Raises `NotCompiled`.
+    """The library, compiled into `folder` if it is not there yet (1 to 3 s). Raises `NotCompiled`.
 
     A file is good for one source, one compiler and one kind of CPU: its name is their hash.
     """

@@ -15,9 +15,8 @@ from servemu_engine.generation import LocalGeneration, Reader
 from servemu_engine.grammar import Grammars
 from servemu_engine.loading import LoadedModel, load_causal_lm
 from servemu_engine.loop import Answer, EngineLoop
-from servemu_engine.packed import pack_linears
 from servemu_engine.restarts import Restarts
-from servemu_engine.runner import Runner
+from servemu_engine.runners import RunnerChoice, RunnerOptions, checked_runner
 from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence
 from servemu_engine.slots import Capacity
@@ -48,6 +47,11 @@ class LocalOptions:
     num_threads: int | None = None
     """Cores a step uses on CPU. Where other processes compete for all of them, fewer is faster: a
     step waits for its slowest thread."""
+    runner: RunnerChoice = "auto"
+    """auto: the compiled step where it can be had and is right; else transformers, which serves
+    any model."""
+    compiled: Path | None = None
+    """Folder of compiled libraries; None: beside the model's."""
     now: Callable[[], float] = time.monotonic
     draw_seed: Callable[[], int] = lambda: secrets.randbits(63)
     """Seed of a request that names none."""
@@ -93,9 +97,10 @@ class LocalEngine:
         began = time.perf_counter()
         options = self._options
         loaded = load_causal_lm(self._folder, dtype=options.dtype, device=options.device)
-        pack_linears(loaded.model)
-        runner = Runner(loaded.model, options.num_threads)
-        runner.check()
+        compiled = options.compiled or self._folder.parent / ".compiled"
+        runner, runner_name = checked_runner(
+            loaded.model, RunnerOptions(options.runner, compiled, options.num_threads)
+        )
         kv_tokens = options.kv_bytes // runner.num_bytes_per_token
         window = min(loaded.context_length, kv_tokens)
         if window < _SMALLEST_WINDOW:
@@ -115,7 +120,8 @@ class LocalEngine:
         grammars = Grammars(loaded.tokenizer, vocab_size, end_ids)
         loop.start()
         self._running = _Running(loaded, vocabulary, grammars, end_ids, window, make_loop, loop)
-        self._info = self._describe(loaded, window, time.perf_counter() - began)
+        info = self._describe(loaded, window, time.perf_counter() - began)
+        self._info = replace(info, runner=runner_name)
 
     def _describe(self, loaded: LoadedModel, window: int, load_seconds: float) -> EngineInfo:
         return EngineInfo(

@@ -287,7 +287,8 @@ async def test_leaving_early_frees_the_engine_for_others(engine: LocalEngine) ->
 async def test_device_failure_reaches_every_reader(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = LocalEngine(reference.folder, "tiny", LocalOptions(device="cpu", max_num_sequences=2))
+    options = LocalOptions(device="cpu", max_num_sequences=2, runner="transformers")
+    engine = LocalEngine(reference.folder, "tiny", options)
     engine.start()
 
     def fail(*_: object) -> None:
@@ -392,7 +393,7 @@ async def test_num_threads_holds_in_the_engines_thread_only(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = torch.get_num_threads()
-    options = LocalOptions(device="cpu", num_threads=before + 1)
+    options = LocalOptions(device="cpu", num_threads=before + 1, runner="transformers")
     engine = LocalEngine(reference.folder, "tiny", options)
     engine.start()
     seen = []

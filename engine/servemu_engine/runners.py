@@ -1,0 +1,54 @@
+"""Which runner a model gets: the compiled step if it can be had and is right, or transformers'."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from transformers import PreTrainedModel
+
+from servemu_engine.compiled import CompiledRunner
+from servemu_engine.compiling import NotCompiled
+from servemu_engine.loop import StepRunner
+from servemu_engine.packed import pack_linears
+from servemu_engine.runner import Runner
+
+RunnerChoice = Literal["auto", "transformers", "compiled"]
+_log = logging.getLogger(__name__)
+
+
+class CheckedRunner(StepRunner, Protocol):
+    """A runner whose `check` is behind it."""
+
+    @property
+    def num_bytes_per_token(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOptions:
+    """`choice` "auto": compiled, and where that fails transformers, with one line in the log.
+
+    `compiled`: the folder of compiled libraries.
+    """
+
+    choice: RunnerChoice
+    compiled: Path
+    num_threads: int | None = None
+
+
+def checked_runner(model: PreTrainedModel, options: RunnerOptions) -> tuple[CheckedRunner, str]:
+    """The runner and its name, transformers or compiled. Raises `LoadFailed`; with the choice
+    "compiled" also where there is no compiled step for the model."""
+    if options.choice != "transformers":
+        try:
+            compiled = CompiledRunner(model, options.compiled, options.num_threads)
+            compiled.check()
+            return compiled, "compiled"
+        except NotCompiled as reason:
+            if options.choice == "compiled":
+                raise
+            _log.warning("%s runs without the compiled step: %s", model.name_or_path, reason)
+    pack_linears(model)
+    runner = Runner(model, options.num_threads)
+    runner.check()
+    return runner, "transformers"
