@@ -27,6 +27,11 @@ class Incoming:
             self._body = await self._read_ahead()
         return self._body
 
+    async def gone(self) -> None:
+        """Returns when the client is; once the body was read, by this or by the app."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def fields(self) -> dict[str, Any]:
         """The body as a JSON object; anything else is an empty one."""
         try:

@@ -1,8 +1,10 @@
 """The middleware that injects faults: before the handler, behind it, and into the connection."""
 
+import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servemu.clock import Clock
@@ -135,7 +137,10 @@ class Exchange:
         occasion = exposure.occasion
         for fired in exposure.draw("lifecycle", of_serving=True):
             self._around.befall(occasion.workspace, occasion.endpoint, fired)
-        effect = await self._delayed(exposure.draw("request"))
+        fired_first = exposure.draw("request")
+        if fired_first:
+            await self._incoming.body()
+        effect = await self._delayed(fired_first)
         wire = next((fired.rule.effect for fired in exposure.draw("network")), None)
         if isinstance(wire, SlowBytes) or (isinstance(wire, Reset) and wire.after_bytes):
             trickle = network.Trickle(self._scope, self._send_out, wire, self._around.clock)
@@ -165,7 +170,6 @@ class Exchange:
             await network.act(effect, self._scope, self._incoming.receive)
             return
         assert isinstance(effect, Status)
-        await self._incoming.body()
         await self._wait(effect.delay)
         control_plane = self._exposure.occasion.operation != "invocations"
         response = answer(effect, self._scope["request_id"], control_plane=control_plane)
@@ -178,8 +182,19 @@ class Exchange:
         return next((effect for effect in effects if not isinstance(effect, Delay)), None)
 
     async def _wait(self, seconds: float) -> None:
-        if seconds > 0:
-            await self._around.clock.sleep_until(self._around.clock.monotonic() + seconds)
+        """Raises `ClientDisconnect` when nobody waits any more."""
+        if seconds <= 0:
+            return
+        clock = self._around.clock
+        late = asyncio.ensure_future(clock.sleep_until(clock.monotonic() + seconds))
+        left = asyncio.ensure_future(self._incoming.gone())
+        try:
+            await asyncio.wait((late, left), return_when=asyncio.FIRST_COMPLETED)
+            if not late.done():
+                raise ClientDisconnect
+        finally:
+            late.cancel()
+            left.cancel()
 
     async def _send(self, message: Message) -> None:
         """Every injected answer names its rules."""
