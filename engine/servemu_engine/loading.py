@@ -1,6 +1,5 @@
 """A local folder onto a device: the only file that calls `from_pretrained`."""
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servemu_engine.errors import LoadFailed
+from servemu_engine.model_folder import check_folder, read_json
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 _DTYPES = ("float32", "bfloat16", "float16")
 _UNBOUNDED = 10**9
 """Tokenizers without a limit of their own say `model_max_length` = 10**30."""
@@ -45,7 +44,7 @@ def load_causal_lm(folder: Path, *, dtype: str = "auto", device: str = "auto") -
 
     `dtype` "auto" is float32 on CPU, bfloat16 on CUDA; `device` "auto" is cuda if there is one.
     """
-    _check_folder(folder)
+    check_folder(folder)
     from transformers import AutoModelForCausalLM
 
     return _load(folder, AutoModelForCausalLM, _placement(folder, dtype, device))
@@ -57,7 +56,7 @@ def load_encoder(folder: Path, *, dtype: str = "auto", device: str = "auto") -> 
     `dtype` and `device` as in `load_causal_lm`. A pooler the weights lack is left untrained: the
     hidden states are pooled outside of the model.
     """
-    _check_folder(folder)
+    check_folder(folder)
     from transformers import AutoModel
 
     return _load(folder, AutoModel, _placement(folder, dtype, device))
@@ -97,23 +96,6 @@ class _Placement:
     device: str
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise LoadFailed(f"model {folder.name!r}: there is no folder {folder}")
-    if not (folder / "config.json").is_file():
-        raise LoadFailed(f"model {folder.name!r}: {folder} has no config.json")
-    _check_json(folder, "config.json")
-    if any(folder.glob("*.safetensors")):
-        return
-    for pattern in _PICKLES:
-        for pickle in sorted(folder.glob(pattern)):
-            raise LoadFailed(
-                f"model {folder.name!r}: {pickle.name} is not safetensors; "
-                "pickled weights can run code and are not loaded"
-            )
-    raise LoadFailed(f"model {folder.name!r}: {folder} has no *.safetensors file")
-
-
 def _placement(folder: Path, dtype: str, device: str) -> _Placement:
     import torch
 
@@ -145,6 +127,8 @@ def _load(folder: Path, auto_class: type, placement: _Placement) -> LoadedModel:
     # raise is open-ended (`tokenizers` raises a bare Exception for a broken file).
     except Exception as error:
         reason = str(error).strip() or type(error).__name__
+        if "trust_remote_code" in reason:
+            reason = "it wants to run code of its own, which is never done"
         raise LoadFailed(f"model {folder.name!r} cannot be loaded: {reason}") from error
     return LoadedModel(
         model,
@@ -164,7 +148,7 @@ def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     if not any((folder / name).is_file() for name in files):
         raise LoadFailed(f"model {folder.name!r}: {folder} has no tokenizer.json")
     if (folder / "tokenizer.json").is_file():
-        _check_json(folder, "tokenizer.json")
+        read_json(folder, "tokenizer.json")
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
@@ -188,13 +172,6 @@ def _read_model(
             f"{type(model).__name__} needs, first {missing[0]!r}"
         )
     return model
-
-
-def _check_json(folder: Path, name: str) -> None:
-    try:
-        json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LoadFailed(f"model {folder.name!r}: {name} is not valid JSON: {error}") from error
 
 
 def _context_length(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:

