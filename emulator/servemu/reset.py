@@ -33,6 +33,7 @@ def forget(world: World, workspace: str, endpoint_ids: list[str]) -> None:
     world.reconciler.forget(endpoint_ids)
     for endpoint_id in endpoint_ids:
         world.router.forget(endpoint_id)
+    world.router.budgets.limits.forget(workspace)
     world.meter.forget_all(workspace)
     world.replies.forget(workspace)
     world.faults.forget(workspace)

@@ -139,6 +139,11 @@ def delete_all(conn: Connection, workspace: str) -> None:
     conn.execute(_DELETE_ALL, {"in_workspace": workspace})
 
 
+def is_taken(conn: Connection, id: str) -> bool:
+    """Some workspace has an endpoint with this id."""
+    return conn.execute(select(_TABLE.c.id).where(_WITH_ID), {"with_id": id}).first() is not None
+
+
 def put_away(conn: Connection, workspace: str, key: str) -> list[str]:
     """Moves all endpoints of the workspace to one called `key`, which begins with `PUT_AWAY`.
 

@@ -165,3 +165,11 @@ tracked = Table(
     Column("document", Text, nullable=False),
     UniqueConstraint("workspace", "kind", "id"),
 )
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("workspace", String(255), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("document", Text, nullable=False),
+)

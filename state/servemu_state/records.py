@@ -147,6 +147,16 @@ class Workspace:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A named state of a workspace."""
+
+    workspace: str
+    name: str
+    document: JsonObject
+    """`servemu.schemas.snapshots.Document`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A permission level that somebody was given on an endpoint."""
 

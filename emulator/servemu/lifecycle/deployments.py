@@ -166,6 +166,11 @@ class Deployments:
         self._let_in(endpoint)
         return endpoint
 
+    def take_up(self, restored: Iterable[Endpoint]) -> None:
+        """Their rows are there: go on with what is under way, as after a restart."""
+        for endpoint in restored:
+            self._track(endpoint)
+
     def forget(self, endpoint_ids: Iterable[str]) -> None:
         """They are gone with their rows: nothing is to come, who waits for one looks again."""
         for endpoint_id in endpoint_ids:

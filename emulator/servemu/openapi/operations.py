@@ -21,6 +21,7 @@ from servemu.schemas.gateway import AiGateway, PutRateLimits
 from servemu.schemas.permissions import AccessControlList
 from servemu.schemas.provisioned_throughput import CreatePtEndpoint, UpdatePtConfig
 from servemu.schemas.replies import Reply
+from servemu.schemas.snapshots import Document
 from servemu.schemas.telemetry import PatchNotifications, PatchTelemetry
 
 Schema = type[BaseModel]
@@ -134,6 +135,11 @@ OPERATIONS: Mapping[str, Operation] = {
     f"GET {EMULATOR}/verdict": Operation((resources.Verdict,)),
     f"GET {EMULATOR}/events/hash": Operation((resources.EventLogHash,)),
     f"POST {EMULATOR}/reset": Operation((resources.Reset,)),
+    f"GET {EMULATOR}/snapshots": Operation((resources.Snapshots,)),
+    f"POST {EMULATOR}/snapshots/{{name}}": Operation((resources.SnapshotShown,), (Document,)),
+    f"GET {EMULATOR}/snapshots/{{name}}": Operation((Document,)),
+    f"DELETE {EMULATOR}/snapshots/{{name}}": Operation((resources.Empty,)),
+    f"POST {EMULATOR}/snapshots/{{name}}/restore": Operation((resources.SnapshotShown,)),
     f"GET {EMULATOR}/requests": Operation(
         (resources.Requests,),
         query=("since", "limit", "wait"),

@@ -237,3 +237,14 @@ class EventLogHash(Described):
 
 class Reset(Described):
     endpoints: int
+
+
+class SnapshotShown(Described):
+    name: str
+    taken_at: float
+    endpoints: list[str]
+    faults: int
+
+
+class Snapshots(Described):
+    snapshots: list[SnapshotShown]
