@@ -19,6 +19,7 @@ from servemu.oauth import identifier
 from servemu.registry.routes import REGISTRY
 from servemu.responses import UnexpectedErrors, on_api_error
 from servemu.routes import (
+    anthropic,
     conduct,
     control,
     endpoints,
@@ -85,6 +86,8 @@ ROUTES = [
     Route(DATA + "/chat/completions", openai.chat_completions, methods=["POST"]),
     Route(DATA + "/completions", openai.completions, methods=["POST"]),
     Route(DATA + "/embeddings", openai.embeddings, methods=["POST"]),
+    Route(DATA + "/responses", openai.responses, methods=["POST"]),
+    Route(DATA + "/anthropic/v1/messages", anthropic.messages, methods=["POST"]),
     Route(DATA + "/{name}/invocations", invocations.invoke, methods=["POST"]),
     Route(
         DATA + "/{name}/served-models/{entity}/invocations", invocations.invoke, methods=["POST"]

@@ -55,7 +55,7 @@ _TABLE = tuple(
 )
 NAMES = frozenset(name for _, _, name in _TABLE)
 """What fault rules can name."""
-_OPENAI = frozenset({"chat", "completions", "embeddings", "responses"})
+_BY_BODY = frozenset({"anthropic", "chat", "completions", "embeddings", "responses"})
 """What follows `/serving-endpoints/` where the body names the endpoint."""
 
 
@@ -72,7 +72,7 @@ def endpoint_of(method: str, path: str) -> str:
 @lru_cache(maxsize=4096)
 def _found(method: str, path: str) -> tuple[str, str]:
     path = path.rstrip("/")
-    if method == "POST" and path.removeprefix("/serving-endpoints/").split("/")[0] in _OPENAI:
+    if method == "POST" and path.removeprefix("/serving-endpoints/").split("/")[0] in _BY_BODY:
         return "invocations", ""
     for methods, pattern, operation in _TABLE:
         match = pattern.fullmatch(path) if method in methods else None

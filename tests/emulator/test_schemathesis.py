@@ -105,6 +105,11 @@ GOOD: list[tuple[str, Json]] = [
     ),
     ("POST /serving-endpoints/completions", {"model": "base", "prompt": "Hi"}),
     ("POST /serving-endpoints/embeddings", {"model": "databricks-gte-large-en", "input": "Hi"}),
+    ("POST /serving-endpoints/responses", {"model": "databricks-gpt-5", "input": "Hi"}),
+    (
+        "POST /serving-endpoints/anthropic/v1/messages",
+        {"model": "databricks-claude-haiku-4-5", "messages": HI, "max_tokens": 5},
+    ),
 ]
 
 

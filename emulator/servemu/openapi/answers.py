@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -101,6 +101,38 @@ class EmbeddingsAnswer(Described):
     model: str
     data: list[Embedding]
     usage: EmbeddingsUsage
+
+
+class ResponsesUsage(Described):
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class ResponsesAnswer(Described):
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete"]
+    model: str
+    output: list[dict[str, JsonValue]]
+    usage: ResponsesUsage
+
+
+class MessagesUsage(Described):
+    input_tokens: int
+    output_tokens: int
+
+
+class MessagesAnswer(Described):
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, JsonValue]]
+    stop_reason: Literal["end_turn", "max_tokens", "tool_use"]
+    stop_sequence: None
+    usage: MessagesUsage
 
 
 class Error(Described):

@@ -9,18 +9,27 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from servemu.openapi import resources
-from servemu.openapi.answers import ChatAnswer, CompletionsAnswer, EmbeddingsAnswer, Error
+from servemu.openapi.answers import (
+    ChatAnswer,
+    CompletionsAnswer,
+    EmbeddingsAnswer,
+    Error,
+    MessagesAnswer,
+    ResponsesAnswer,
+)
 from servemu.schemas.chat import ChatRequest
 from servemu.schemas.completions import CompletionsRequest
 from servemu.schemas.control import Advance
+from servemu.schemas.effects import Effect
 from servemu.schemas.embeddings import EmbeddingsRequest
 from servemu.schemas.endpoints import ConfigInput, CreateEndpoint, PatchTags
-from servemu.schemas.effects import Effect
 from servemu.schemas.faults import Rule
 from servemu.schemas.gateway import AiGateway, PutRateLimits
+from servemu.schemas.messages import MessagesRequest
 from servemu.schemas.permissions import AccessControlList
 from servemu.schemas.provisioned_throughput import CreatePtEndpoint, UpdatePtConfig
 from servemu.schemas.replies import Reply
+from servemu.schemas.responses import ResponsesRequest
 from servemu.schemas.snapshots import Document
 from servemu.schemas.telemetry import PatchNotifications, PatchTelemetry
 
@@ -112,6 +121,10 @@ OPERATIONS: Mapping[str, Operation] = {
         (CompletionsAnswer,), (CompletionsRequest,), streams=True
     ),
     f"POST {DATA}/embeddings": Operation((EmbeddingsAnswer,), (EmbeddingsRequest,)),
+    f"POST {DATA}/responses": Operation((ResponsesAnswer,), (ResponsesRequest,), streams=True),
+    f"POST {DATA}/anthropic/v1/messages": Operation(
+        (MessagesAnswer,), (MessagesRequest,), streams=True
+    ),
     f"POST {DATA}/{{name}}/invocations": BY_TASK,
     f"POST {DATA}/{{name}}/served-models/{{entity}}/invocations": BY_TASK,
     f"POST /route-optimized/{{id}}{DATA}/{{name}}/invocations": BY_TASK,

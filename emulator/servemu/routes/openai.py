@@ -1,13 +1,17 @@
 """The OpenAI paths below `/serving-endpoints/`: `model` in the body names the endpoint."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from servemu import answering
 from servemu.metering import route
 from servemu.routes.invocations import or_client_left, read_body
-from servemu.schemas.decoding import parse, refuse
-from servemu.serving import Task
+from servemu.schemas.decoding import decode, parse, refuse
+from servemu.schemas.responses import API, ResponsesRequest
+from servemu.serving import Served, Task
 
 
 async def chat_completions(request: Request) -> Response:
@@ -25,11 +29,35 @@ async def embeddings(request: Request) -> Response:
     return await or_client_left(_answer(request, "llm/v1/embeddings"))
 
 
-async def _answer(request: Request, task: Task) -> Response:
+async def responses(request: Request) -> Response:
+    """`POST /serving-endpoints/responses`: models of OpenAI only (facts/data_plane §1.1)."""
+    return await or_client_left(_respond(request))
+
+
+async def _respond(request: Request) -> Response:
     value = parse(await read_body(request))
+    served = await route(request, endpoint_in(value))
+    check_api(served, API)
+    return await answering.converse(request, served, decode(ResponsesRequest, value))
+
+
+def endpoint_in(value: Mapping[str, Any]) -> str:
+    """The endpoint that the body names. Raises `BadRequest`."""
     model = value.get("model")
     if not isinstance(model, str) or not model:
         raise refuse("model must be the name of a serving endpoint")
+    return model
+
+
+def check_api(served: Served, api: str) -> None:
+    """Raises `BadRequest` where the endpoint does not speak it; the text is a GUESS."""
+    if api not in served.api_types:
+        raise refuse(f'endpoint "{served.endpoint}" does not serve {api}')
+
+
+async def _answer(request: Request, task: Task) -> Response:
+    value = parse(await read_body(request))
+    model = endpoint_in(value)
     served = await route(request, model)
     if served.task != task:
         answering.decode_by_task(served, value)

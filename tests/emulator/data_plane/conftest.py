@@ -23,7 +23,7 @@ from servemu.clock import Clock, SystemClock
 from servemu.dice import Dice
 from servemu.errors import ApiError, InvocationEndpointNotFound
 from servemu.responses import on_api_error
-from servemu.routes import invocations, openai
+from servemu.routes import anthropic, invocations, openai
 from servemu.serving import Served, Task
 from servemu.throughput.budget import TokenBudget
 from servemu_engine.base import Chunk, EngineInfo, GenerateRequest, PreparedRequest
@@ -200,6 +200,7 @@ class Plane:
             budget=budget,
             context_length=1000,
             dimensions=8,
+            api_types=("openai/v1/responses", "anthropic/v1/messages"),
         )
         self._served[name] = served
         return served
@@ -238,6 +239,8 @@ ROUTES = [
     Route("/serving-endpoints/chat/completions", openai.chat_completions, methods=["POST"]),
     Route("/serving-endpoints/completions", openai.completions, methods=["POST"]),
     Route("/serving-endpoints/embeddings", openai.embeddings, methods=["POST"]),
+    Route("/serving-endpoints/responses", openai.responses, methods=["POST"]),
+    Route("/serving-endpoints/anthropic/v1/messages", anthropic.messages, methods=["POST"]),
     Route("/serving-endpoints/{name}/invocations", invocations.invoke, methods=["POST"]),
     Route(
         "/serving-endpoints/{name}/served-models/{entity}/invocations",
