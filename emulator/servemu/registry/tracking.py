@@ -86,7 +86,6 @@ class Tracking:
                 "last_updated_timestamp_ms": now,
                 "artifact_uri": f"{ARTIFACTS}/{experiment}/logged_models/{model_id}",
                 "status": "LOGGED_MODEL_PENDING",
-                "creator_id": caller.user,
                 "model_type": given.get("model_type") or "",
                 "source_run_id": given.get("source_run_id") or "",
                 "tags": list(given.get("tags") or []),
