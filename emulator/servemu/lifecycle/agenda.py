@@ -1,7 +1,7 @@
 """What happens to endpoints by itself, and when: in order, however many there are."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +50,11 @@ class Agenda:
     def drop(self, endpoint_id: str) -> None:
         """The endpoint is gone; one that is not here is fine."""
         self._endpoints.pop(endpoint_id, None)
+
+    def drop_all(self, endpoint_ids: Set[str]) -> None:
+        """They are gone."""
+        for endpoint_id in self._endpoints.keys() & endpoint_ids:
+            del self._endpoints[endpoint_id]
 
     def of(self, endpoint_id: str, role: Role) -> Due | None:
         """What is to come to one deployment, also if it was set aside."""

@@ -173,13 +173,14 @@ class Deployments:
 
     def forget(self, endpoint_ids: Iterable[str]) -> None:
         """They are gone with their rows: nothing is to come, who waits for one looks again."""
-        for endpoint_id in endpoint_ids:
-            self.agenda.drop(endpoint_id)
-            self._last_asked.pop(endpoint_id, None)
-            self._waiting.pop(endpoint_id, None)
-            awake = self._awake.pop(endpoint_id, None)
-            if awake is not None:
-                awake.set()
+        gone = set(endpoint_ids)
+        self.agenda.drop_all(gone)
+        for endpoint_id in self._last_asked.keys() & gone:
+            del self._last_asked[endpoint_id]
+        for endpoint_id in self._waiting.keys() & gone:
+            del self._waiting[endpoint_id]
+        for endpoint_id in self._awake.keys() & gone:
+            self._awake.pop(endpoint_id).set()
         self.changed.set()
 
     def patch_tags(
