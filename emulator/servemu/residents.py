@@ -79,6 +79,7 @@ class Residents:
                 "context_length": info.context_length,
                 "parameters": info.num_parameters,
                 "size": info.num_bytes,
+                "runner": info.runner,
                 "load_seconds": round(info.load_seconds, 3),
             }
             for name, resident in sorted(self._resident.items())

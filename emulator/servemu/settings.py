@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: float32 on CPU (greedy text independent of the batch)."
     )
+    runner: Literal["auto", "transformers", "compiled"] = Field(
+        "auto",
+        description="compiled: a step of C, built by the machine's compiler, for Llama-like models "
+        "on CPU. auto: that where it can be had, else transformers.",
+    )
     max_sequences: int = Field(32, gt=0, description="Sequences one engine runs at once.")
     max_resident_models: int = Field(4, gt=0, description="Idle ones past this are unloaded.")
     max_body_bytes: int = Field(
@@ -113,6 +118,9 @@ class Settings(BaseSettings):
         "lenient",
         description="lenient: sizes are rounded up to the chunk. strict: others are refused. "
         "No rejection was ever seen (facts/provisioned_throughput §2).",
+    )
+    autoscaling: bool = Field(
+        True, description="Replicas follow the load; false: entities stand at their maximum."
     )
     throughput_scale: float = Field(
         1.0, gt=0, le=1, description="Shrinks every token budget, for slow machines."

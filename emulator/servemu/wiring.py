@@ -10,6 +10,7 @@ from servemu.dice import Dice
 from servemu.faults.injection import Surroundings
 from servemu.faults.ledger import Faults
 from servemu.journal import Journal
+from servemu.lifecycle import mishaps
 from servemu.lifecycle.capacity import Pool
 from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.reconciler import Reconciler
@@ -108,7 +109,7 @@ def surroundings(world: World) -> Surroundings:
         db=world.db,
         clock=world.clock,
         now=world.workspaces.now,
-        states=deployments.states,
+        states=lambda workspace, name: mishaps.states(deployments.find(workspace, name)),
         name_of=deployments.name_of,
         befall=deployments.befall,
     )
@@ -171,5 +172,7 @@ def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
         dtype=settings.dtype,
         device=settings.device,
         max_num_sequences=settings.max_sequences,
+        runner=settings.runner,
+        compiled=settings.model_store.expanduser() / ".compiled",
     )
     return LocalEngine(folder, name, options)

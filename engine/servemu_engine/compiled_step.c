@@ -69,9 +69,7 @@ typedef struct {
     _Atomic int32_t *claims;      /* [phases], zeros */
 } Step;
 
-typedef struct {
-    atomic_int size, arrived, phase;
-} Team;
+typedef struct { atomic_int size, arrived, phase; } Team;
 
 typedef struct {
     Team *team;
@@ -354,7 +352,7 @@ static void attend(Worker *w, const Layer *l, Span span, int64_t h) {
 
 static void attention(Worker *w, const Layer *l) {
     const Step *s = w->step;
-    const int64_t kv_heads = w->model->kv_heads;
+    int64_t kv_heads = w->model->kv_heads;
     for (int64_t i; (i = claim(w)) < s->num_spans;) remember(w, l, s->spans[i]);
     meet(w);
     for (int64_t i; (i = claim(w)) < s->num_spans * kv_heads;)

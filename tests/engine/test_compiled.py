@@ -21,7 +21,10 @@ from transformers import (
 from servemu_engine.base import Sampling
 from servemu_engine.cache import Segment
 from servemu_engine.compiled import CompiledRunner
+from servemu_engine.compiled_weights import CompiledWeights
 from servemu_engine.compiling import NotCompiled
+from servemu_engine.runner import Runner
+from servemu_engine.runners import RunnerOptions, checked_runner
 from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence as EngineSequence
 from servemu_engine.slots import Capacity, Copy, Reshape
@@ -143,8 +146,10 @@ def test_bfloat16_weights_are_as_near_to_float32_as_those_of_transformers(librar
     assert (ours - exact).norm() <= 1e-4 * exact.norm() < (theirs - exact).norm()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [*((family, torch.float32) for family in FAMILIES), ("llama of odd sizes", torch.bfloat16)],
+)
 def test_logits_do_not_depend_on_the_batch_or_on_chunks(
     family: str, dtype: torch.dtype, library: Path
 ) -> None:
@@ -253,6 +258,41 @@ def test_without_a_compiler_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(NotCompiled, match="there is no C compiler"):
         CompiledRunner(tiny(FAMILIES["llama"]), tmp_path)
+
+
+def test_without_a_compiler_transformers_serve_and_the_log_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CC", str(tmp_path / "cc"))
+    runner, name = checked_runner(tiny(FAMILIES["llama"]), RunnerOptions("auto", tmp_path))
+    assert (type(runner), name) == (Runner, "transformers")
+    [line] = caplog.messages
+    assert line.endswith(
+        "runs without the compiled step: there is no C compiler ($CC, or cc in $PATH)"
+    )
+    with pytest.raises(NotCompiled):
+        checked_runner(tiny(FAMILIES["llama"]), RunnerOptions("compiled", tmp_path))
+
+
+def test_wrong_step_is_not_served(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def planted(model: PreTrainedModel, panel: int) -> CompiledWeights:
+        weights = CompiledWeights(model, panel)
+        weights.model.eps = 0.5
+        return weights
+
+    monkeypatch.setattr("servemu_engine.compiled.CompiledWeights", planted)
+    model = tiny(FAMILIES["llama"])
+    expected = model(torch.tensor([[5, 6, 7]])).logits
+    assert checked_runner(model, RunnerOptions("auto", library))[1] == "transformers"
+    model.set_attn_implementation("sdpa")
+    torch.testing.assert_close(model(torch.tensor([[5, 6, 7]])).logits, expected)
+
+
+def test_checked_model_is_served_compiled_and_keeps_its_weights_once(library: Path) -> None:
+    model = tiny(FAMILIES["llama"])
+    runner, name = checked_runner(model, RunnerOptions("auto", library, num_threads=1))
+    assert (type(runner), name) == (CompiledRunner, "compiled")
+    assert {parameter.numel() for parameter in model.model.layers.parameters()} == {0}
 
 
 def test_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -39,11 +39,12 @@ def list_all(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = Fals
             model["dtype"],
             f"{model['size'] / 1e6:.0f} MB",
             model.get("device", "-"),
+            model.get("runner") or "-",
             "resident" if model["resident"] else "",
         )
         for model in answer["models"]
     ]
-    show_table(("name", "source", "dtype", "size", "device", ""), rows)
+    show_table(("name", "source", "dtype", "size", "device", "runner", ""), rows)
 
 
 @app.command()

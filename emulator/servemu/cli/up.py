@@ -28,6 +28,9 @@ def up(
         float | None, typer.Option(help="Real durations are divided by this. [60]")
     ] = None,
     auth: Annotated[str | None, typer.Option(help="open or strict. [open]")] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="auto, transformers or compiled. [auto]")
+    ] = None,
     remote_url: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible server, with /v1, for remote.")
     ] = None,
@@ -50,6 +53,7 @@ def up(
         "engine": engine,
         "speedup": speedup,
         "auth": auth,
+        "runner": runner,
         "model_store": model_store,
         "seed": seed,
         "clock": clock,
