@@ -1,6 +1,5 @@
 """Each preset, met by a real client, which sees exactly what the facts say (their rows: C, D)."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -14,6 +13,7 @@ from databricks.sdk import WorkspaceClient, errors
 from databricks.sdk.clock import Clock
 from databricks.sdk.config import Config
 from databricks.sdk.errors import OperationFailed
+from databricks.sdk.errors.base import DatabricksError
 from databricks.sdk.service.serving import (
     ChatMessage,
     ChatMessageRole,
@@ -84,7 +84,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def chat(emulator: Emulator, workspace: httpx.Client, naps: list[float]) -> Iterator[openai.OpenAI]:
     token = workspace.headers["Authorization"].removeprefix("Bearer ")
     url = f"{emulator.url}/serving-endpoints"
-    plain = httpx.Client(timeout=20, trust_env=False, verify=False)  # no TLS: 50 ms a test
+    plain = openai.DefaultHttpxClient(trust_env=False, verify=False)  # no TLS: 50 ms a test
     with openai.OpenAI(base_url=url, api_key=token, http_client=plain) as client:
         yield client
 
@@ -135,8 +135,9 @@ def config(*names: str) -> EndpointCoreConfigInput:
 
 
 def ask(chat: openai.OpenAI, model: str = "llama", **fields: Any) -> Any:
+    create: Any = chat.chat.completions.create
     messages = [{"role": "user", "content": "hello"}]
-    return chat.chat.completions.create(model=model, messages=messages, max_tokens=12, **fields)  # type: ignore[call-overload]
+    return create(model=model, messages=messages, max_tokens=12, **fields)
 
 
 def query(sdk: WorkspaceClient) -> object:
@@ -424,7 +425,7 @@ ANSWERED: dict[str, tuple[type[openai.APIStatusError], int, int, type[Exception]
     "overloaded": (openai.RateLimitError, 429, 3, TimeoutError),
     "overloaded-retry-after-130": (openai.RateLimitError, 429, 1, TimeoutError),
     "gateway-rate-limit": (openai.RateLimitError, 429, 3, TimeoutError),
-    "request-timeout-408": (openai.APIStatusError, 408, 3, errors.DatabricksError),
+    "request-timeout-408": (openai.APIStatusError, 408, 3, DatabricksError),
     "request-timeout-504": (openai.InternalServerError, 504, 3, errors.DeadlineExceeded),
     "internal-error": (openai.InternalServerError, 500, 3, errors.InternalError),
     "unavailable": (openai.InternalServerError, 503, 3, TimeoutError),
@@ -434,9 +435,9 @@ ANSWERED: dict[str, tuple[type[openai.APIStatusError], int, int, type[Exception]
         3,
         errors.TemporarilyUnavailable,
     ),
-    "bad-gateway": (openai.InternalServerError, 502, 3, errors.DatabricksError),
+    "bad-gateway": (openai.InternalServerError, 502, 3, DatabricksError),
     "bad-request": (openai.BadRequestError, 400, 1, errors.BadRequest),
-    "payload-too-large": (openai.APIStatusError, 413, 1, errors.DatabricksError),
+    "payload-too-large": (openai.APIStatusError, 413, 1, DatabricksError),
     "entity-down": (openai.InternalServerError, 503, 3, TimeoutError),
     "told-to-retry": (openai.BadRequestError, 400, 3, errors.BadRequest),
     "told-not-to-retry": (openai.InternalServerError, 503, 1, TimeoutError),
@@ -526,12 +527,12 @@ def test_stream_is_refused_where_streaming_is_not_supported_and_other_queries_ar
 
 # --- Streams --------------------------------------------------------------------------------------
 
-BROKEN: dict[str, type[Exception] | None] = {
-    "mid-stream-cut": httpx.RemoteProtocolError,
-    "mid-stream-reset": httpx.ReadError,
-    "mid-stream-error": openai.APIError,
+BROKEN: dict[str, str | None] = {
+    "mid-stream-cut": "RemoteProtocolError",
+    "mid-stream-reset": "ReadError",
+    "mid-stream-error": "APIError",
     "mid-stream-error-code": None,
-    "corrupt-chunk": json.JSONDecodeError,
+    "corrupt-chunk": "JSONDecodeError",
     "truncated-stream": None,
 }
 
@@ -546,13 +547,13 @@ def test_stream_breaks_after_exactly_five_tokens_which_alone_are_counted(
     preset: str,
 ) -> None:
     rule, seen = arm(preset), []
-    raised: type[BaseException] | None = None
+    raised: str | None = None
     try:
         for chunk in ask(chat, stream=True):
             seen.append(chunk)
     except Exception as error:
-        raised = type(error.__cause__ or error)  # newer clients wrap what httpx raised
-    assert raised is BROKEN[preset]
+        raised = type(error.__cause__ or error).__name__  # newer clients wrap what httpx raised
+    assert raised == BROKEN[preset]
     whole = [chunk for chunk in seen if chunk.choices]
     assert [chunk.usage.completion_tokens for chunk in whole] == [1, 2, 3, 4, 5]
     assert all(chunk.choices[0].finish_reason is None for chunk in whole)

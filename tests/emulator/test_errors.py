@@ -227,9 +227,10 @@ REQUESTS: dict[str, tuple[str, str, str, int, str, str]] = {
         "POST",
         FAULTS,
         '{"id":"there","preset":"no-gpu-capacity"}',
-        409,
-        "RESOURCE_ALREADY_EXISTS",
-        "Fault rule with id 'there' already exists.",
+        400,
+        "INVALID_PARAMETER_VALUE",
+        "Invalid value for field 'id': another rule has it, and each needs its own "
+        '(given: "there")',
     ),
     "advance by nothing": (
         "POST",

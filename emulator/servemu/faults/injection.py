@@ -18,7 +18,7 @@ from servemu.faults.rules import Occasion
 from servemu.faults.shorthand import HEADER, TAG, header_rule, tag_rule
 from servemu.operation import OTHER, endpoint_of, operation_of
 from servemu.responses import error_response
-from servemu.schemas.effects import Delay, Effect, Hang, Reset, SlowBytes, Status
+from servemu.schemas.effects import ConnectionReset, Delay, Effect, Hang, SlowBytes, Status
 from servemu.schemas.faults import parse_rule
 from servemu_state.database import Database
 
@@ -115,8 +115,14 @@ class Injection:
             method=method,
             path=path,
             stream=stream,
-            states=lambda: self._around.states(workspace, endpoint),
+            states=self._states(workspace, endpoint),
         )
+
+    def _states(self, workspace: str, endpoint: str) -> Collection[str]:
+        """Read only where a rule asks for it."""
+        if not self._around.faults.ask_for_state(workspace):
+            return ()
+        return self._around.states(workspace, endpoint)
 
 
 class Exchange:
@@ -142,10 +148,10 @@ class Exchange:
             await self._incoming.body()
         effect = await self._delayed(fired_first)
         wire = next((fired.rule.effect for fired in exposure.draw("network")), None)
-        if isinstance(wire, SlowBytes) or (isinstance(wire, Reset) and wire.after_bytes):
+        if isinstance(wire, SlowBytes) or (isinstance(wire, ConnectionReset) and wire.after_bytes):
             trickle = network.Trickle(self._scope, self._send_out, wire, self._around.clock)
             self._send_out = trickle.send
-        elif isinstance(wire, Reset | Hang):
+        elif isinstance(wire, ConnectionReset | Hang):
             await network.act(wire, self._scope, self._incoming.receive)
             return
         if effect is not None:
@@ -166,7 +172,7 @@ class Exchange:
         await self._send(message)
 
     async def _instead(self, effect: Effect) -> None:
-        if isinstance(effect, Reset | Hang):
+        if isinstance(effect, ConnectionReset | Hang):
             await network.act(effect, self._scope, self._incoming.receive)
             return
         assert isinstance(effect, Status)

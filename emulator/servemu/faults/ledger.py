@@ -67,6 +67,7 @@ class Faults:
     ) -> list[FaultRule]:
         """All of them or, when one is refused, none. Raises `InvalidParameter`."""
         rules = [_parse(one, number, len(given)) for number, one in enumerate(given)]
+        self._known(workspace)
         with self._db.write() as connection:
             taken = {armed.id for armed in self._rules(connection, workspace)}
             stored = []
@@ -84,12 +85,13 @@ class Faults:
         return stored
 
     def list_all(self, workspace: str) -> list[FaultRule]:
-        with self._db.write() as connection:
-            self._rules(connection, workspace)
+        self._known(workspace)
+        with self._db.read() as connection:
             return faults.list_all(connection, workspace)
 
     def get(self, workspace: str, rule_id: str) -> FaultRule:
         """Raises `ResourceNotFound`."""
+        self._known(workspace)
         with self._db.read() as connection:
             stored = faults.get(connection, workspace, rule_id)
         if stored is None:
@@ -138,11 +140,11 @@ class Faults:
 
     def concern(self, workspace: str, operation: str) -> bool:
         """Some rule may hit such a request: it is worth a closer look."""
-        armed = self._armed.get(workspace)
-        if armed is None:
-            with self._db.write() as connection:
-                armed = self._rules(connection, workspace)
-        return any(may_concern(one.rule, operation) for one in armed)
+        return any(may_concern(one.rule, operation) for one in self._known(workspace))
+
+    def ask_for_state(self, workspace: str) -> bool:
+        """Some rule looks at the state of its endpoint."""
+        return any(one.rule.when.state is not None for one in self._known(workspace))
 
     def live(self, connection: Connection, occasion: Occasion) -> list[Armed]:
         """The rules that agree with the occasion, in order; nothing is drawn or counted."""
@@ -188,6 +190,14 @@ class Faults:
             stored = faults.get(connection, workspace, rule_id)
             if stored is not None and stored.fired > 0:
                 faults.save(connection, replace(stored, fired=stored.fired - 1))
+
+    def _known(self, workspace: str) -> list[Armed]:
+        armed = self._armed.get(workspace)
+        if armed is None:
+            self._now(workspace)  # a new workspace is stored in a transaction of its own
+            with self._db.write() as connection:
+                armed = self._rules(connection, workspace)
+        return armed
 
     def _rules(self, connection: Connection, workspace: str) -> list[Armed]:
         armed = self._armed.get(workspace)

@@ -10,16 +10,16 @@ import struct
 from starlette.types import Message, Receive, Scope, Send
 
 from servemu.clock import Clock
-from servemu.schemas.effects import Hang, Reset, SlowBytes
+from servemu.schemas.effects import ConnectionReset, Hang, SlowBytes
 
 TRANSPORT = "servemu.transport"
 """ASGI extension: the `asyncio.Transport` of the connection."""
 PIECES_PER_SECOND = 10
 
 
-async def act(effect: Reset | Hang, scope: Scope, receive: Receive) -> None:
+async def act(effect: ConnectionReset | Hang, scope: Scope, receive: Receive) -> None:
     """Instead of an answer. Returns when the connection is gone."""
-    if isinstance(effect, Reset):
+    if isinstance(effect, ConnectionReset):
         reset(scope)
     await gone(receive)
 
@@ -47,7 +47,9 @@ async def gone(receive: Receive) -> None:
 class Trickle:
     """Sends the body of an answer at so many bytes a second, or resets it on the way."""
 
-    def __init__(self, scope: Scope, send: Send, effect: SlowBytes | Reset, clock: Clock) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, effect: SlowBytes | ConnectionReset, clock: Clock
+    ) -> None:
         self._scope = scope
         self._send = send
         self._effect = effect
@@ -60,7 +62,7 @@ class Trickle:
             return
         if message["type"] != "http.response.body":
             await self._send(message)
-        elif isinstance(self._effect, Reset):
+        elif isinstance(self._effect, ConnectionReset):
             await self._until_reset(message, self._effect.after_bytes or 0)
         else:
             await self._slowly(message, self._effect.bytes_per_second)

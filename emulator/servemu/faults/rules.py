@@ -1,7 +1,7 @@
 """Does a rule hit this request? Pure functions of the rule, the occasion and the ledger."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -9,10 +9,6 @@ from servemu.faults.operations import is_named
 from servemu.schemas.effects import Phase
 from servemu.schemas.faults import Match, Rule, When
 from servemu_state.records import FaultRule
-
-
-def _nothing() -> Collection[str]:
-    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +30,8 @@ class Occasion:
     """The served entity that the traffic split chose; empty before it did."""
     stream: bool | None = None
     """Of a query: whether it asks for a stream."""
-    states: Callable[[], Collection[str]] = _nothing
-    """What the endpoint's state shows; nothing when there is none."""
+    states: Collection[str] = ()
+    """What the endpoint's state showed when the request came; nothing when there was none."""
     of_serving: bool = False
     """In `lifecycle`: something may happen to what serves, and not to a new deployment."""
 
@@ -46,7 +42,7 @@ def is_about(rule: Rule, occasion: Occasion) -> bool:
         rule.phase == occasion.phase
         and rule.effect.of_serving == occasion.of_serving
         and _matches(rule.match, occasion)
-        and (rule.when.state is None or rule.when.state in occasion.states())
+        and (rule.when.state is None or rule.when.state in occasion.states)
     )
 
 

@@ -77,6 +77,35 @@ class Pool:
                     return Shortage(kind, next_change(rule.rule, rule.created_at, now))
         return None
 
+    def room(
+        self,
+        connection: Connection,
+        endpoint: Endpoint,
+        entity: ServedEntity,
+        others: Sequence[Endpoint],
+        now: float,
+    ) -> int | None:
+        """Replicas that `entity` of the active config could still get; None: no limit. Rules are
+        looked at, not counted."""
+        kind = self.workload_type(entity)
+        limits = [size for name, size in self._sizes.items() if name == kind]
+        for rule in self._rules(connection, endpoint, now):
+            effect = _shrink(rule)
+            if fnmatchcase(kind, effect.workload_type):
+                limits.append(effect.replicas)
+        if not limits:
+            return None
+        used = self._used(endpoint, others)
+        if endpoint.pending is not None and endpoint.pending.stage == LOADING:
+            used += self.need(endpoint.pending)
+        return max(0, min(limits) - used[kind])
+
+    def workload_type(self, entity: ServedEntity) -> str:
+        """The kind of replica that the entity takes."""
+        model = self._models.of(entity)
+        given: str | None = entity.settings.get("workload_type")
+        return given or ("CPU" if model is None else model.family.workload_type)
+
     def _used(self, endpoint: Endpoint, others: Sequence[Endpoint]) -> Counter[str]:
         used: Counter[str] = Counter()
         for other in others:
@@ -98,7 +127,10 @@ class Pool:
         return self._faults.count(connection, _occasion(endpoint, now), rule)
 
     def _replicas(self, entity: ServedEntity) -> int:
-        """What has to be there for it to come up: its least, and one where that is nothing."""
+        """What autoscaling brought it to, or what has to be there for it to come up: its least, and
+        one where that is nothing."""
+        if entity.replicas is not None:
+            return entity.replicas
         model = self._models.of(entity)
         least = entity.min_provisioned_throughput or 0
         units: int | None = entity.settings.get("provisioned_model_units")

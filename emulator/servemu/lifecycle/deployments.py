@@ -9,26 +9,22 @@ from servemu.errors import EndpointExists, EndpointNotFound
 from servemu.faults.exposure import Exposure
 from servemu.faults.ledger import Faults, Fired
 from servemu.faults.rules import Occasion
-from servemu.lifecycle import fates, history, sleeping, transitions
+from servemu.lifecycle import history, mishaps, sleeping, transitions
 from servemu.lifecycle.agenda import Agenda
 from servemu.lifecycle.capacity import Pool, due
-from servemu.lifecycle.fates import CREATING, NO_CAPACITY, WAITING, Failure
+from servemu.lifecycle.fates import NO_CAPACITY, WAITING, Failure
 from servemu.lifecycle.timeline import MESSAGES, Timeline
 from servemu.lifecycle.transitions import Config
-from servemu.schemas.effects import LoadFailed, ReloadFailed, ReplicaLost
-from servemu.schemas.rendering import is_ready
 from servemu.workspace import Workspaces
 from servemu_engine.base import EngineInfo
 from servemu_state import endpoints, events
 from servemu_state.database import Connection, Database
 from servemu_state.errors import EndpointGone
 from servemu_state.records import (
-    ConfigUpdate,
     Deployment,
     Endpoint,
     EntityState,
     Event,
-    JsonObject,
     ServedEntity,
 )
 
@@ -265,13 +261,6 @@ class Deployments:
             if shortage is None:
                 yield replace(endpoint, pending=replace(pending, due_at=now))
 
-    def states(self, workspace: str, name: str) -> list[str]:
-        """What the state of an endpoint shows, for fault rules; nothing without one."""
-        endpoint = self.find(workspace, name)
-        if endpoint is None:
-            return []
-        return ["READY" if is_ready(endpoint) else "NOT_READY", endpoint.config_update.value]
-
     def name_of(self, workspace: str, endpoint_id: str) -> str:
         """The endpoint's name; empty without one."""
         with self.db.read() as connection:
@@ -280,19 +269,12 @@ class Deployments:
 
     def befall(self, workspace: str, name: str, fired: Fired) -> None:
         """A fault happens to what serves. Nothing where nothing does."""
-        endpoint = self.find(workspace, name)
-        if endpoint is None or endpoint.active is None or not is_ready(endpoint):
-            return
-        effect = fired.rule.effect
-        now = self._workspaces.now(workspace)
-        if isinstance(effect, ReplicaLost):
-            until = now + self._timeline.scaled(effect.lasts.total_seconds())
-            self._save(transitions.recover(endpoint, until))
-        elif endpoint.config_update is not ConfigUpdate.IN_PROGRESS:
-            assert isinstance(effect, ReloadFailed)
-            again = transitions.accept(endpoint, transitions.fresh(endpoint.active, now), now)
-            failing = LoadFailed(message=effect.message).model_dump(mode="json")
-            self._save(self._begin(again, {"rule": fired.id, "effect": failing}))
+
+        def step(endpoint: Endpoint, now: float) -> Endpoint:
+            return mishaps.befallen(self._timeline, endpoint, fired, now)
+
+        with suppress(EndpointNotFound):
+            self.change(workspace, name, step)
 
     def succeed(self, endpoint: Endpoint) -> None:
         """The new config takes over."""
@@ -355,23 +337,15 @@ class Deployments:
                 now=now,
                 request_id=call.request_id,
                 headers=call.headers,
+                states=() if call.exposure is None else call.exposure.occasion.states,
             ),
         )
         if call.exposure is not None:
             call.exposure.note(drawn)
         if not drawn:
-            return self._begin(endpoint, None)
+            return mishaps.begin(self._timeline, endpoint, None)
         effect = drawn[0].rule.effect.model_dump(mode="json", exclude_none=True)
-        return self._begin(endpoint, {"rule": drawn[0].id, "effect": effect})
-
-    def _begin(self, endpoint: Endpoint, fault: JsonObject | None) -> Endpoint:
-        """The accepted config enters its first stage."""
-        assert endpoint.pending is not None
-        pending = replace(endpoint.pending, fault=fault)
-        due_at = pending.started_at + self._timeline.seconds(pending, CREATING)
-        message = fates.message(pending, CREATING, MESSAGES[CREATING])
-        begun = replace(endpoint, pending=pending)
-        return transitions.enter_stage(begun, CREATING, message, due_at)
+        return mishaps.begin(self._timeline, endpoint, {"rule": drawn[0].id, "effect": effect})
 
     @contextmanager
     def _tags(self, connection: Connection, endpoint: Endpoint) -> Iterator[None]:

@@ -68,6 +68,11 @@ def accept(endpoint: Endpoint, config: Config, now: float) -> Endpoint:
     return accepted if endpoint.active is not None else _with_task(accepted, config.task)
 
 
+def with_fault(endpoint: Endpoint, fault: JsonObject | None) -> Endpoint:
+    """The pending deployment has drawn this lifecycle fault, or none."""
+    return replace(endpoint, pending=replace(_pending(endpoint), fault=fault))
+
+
 def enter_stage(endpoint: Endpoint, stage: int, message: str, due_at: float) -> Endpoint:
     """The pending deployment reached a stage, which ends at `due_at`."""
     pending = _pending(endpoint)
@@ -176,7 +181,11 @@ def fresh(deployment: Deployment, now: float) -> Config:
     """Its config once more, to be deployed."""
     entities = tuple(
         replace(
-            entity, state=EntityState.CREATING, state_message=MESSAGES[CREATING], created_at=now
+            entity,
+            state=EntityState.CREATING,
+            state_message=MESSAGES[CREATING],
+            created_at=now,
+            replicas=None,
         )
         for entity in deployment.entities
     )

@@ -168,7 +168,7 @@ class Delay(AnyEffect):
     seconds: Seconds
 
 
-class Reset(AnyEffect):
+class ConnectionReset(AnyEffect):
     """The connection is reset (a TCP RST)."""
 
     phases: ClassVar[tuple[Phase, ...]] = ("network", "after_commit")
@@ -261,7 +261,7 @@ Effect = (
     | Shrink
     | Status
     | Delay
-    | Reset
+    | ConnectionReset
     | Hang
     | SlowBytes
     | StreamEffect

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from servemu.schemas.faults import Strict
+from servemu.schemas.effects import Strict
 from servemu_state.records import ConfigUpdate, EntityState
 
 FORMAT = 1
@@ -32,6 +32,7 @@ class EntitySaved(Strict):
     max_provisioned_throughput: Count | None = None
     settings: Json = {}
     model_id: str | None = None
+    replicas: int | None = Field(None, ge=1, lt=2**31)
 
 
 class RouteSaved(Strict):
