@@ -3,7 +3,7 @@
 import typer
 
 from servemu import __version__
-from servemu.cli import clock, faults, journal, models, replies, status, up, workspace
+from servemu.cli import clock, faults, journal, models, replies, scenario, status, up, workspace
 
 app = typer.Typer(
     name="servemu",
@@ -24,6 +24,7 @@ app.add_typer(clock.app, name="clock")
 app.add_typer(faults.app, name="fault")
 app.add_typer(models.app, name="models")
 app.add_typer(replies.app, name="reply")
+app.add_typer(scenario.app, name="scenario")
 
 
 @app.callback(invoke_without_command=True)

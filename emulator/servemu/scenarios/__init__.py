@@ -1,0 +1,1 @@
+"""Scenarios: timed steps with expectations, played over HTTP against an emulator."""
