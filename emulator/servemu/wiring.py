@@ -1,6 +1,7 @@
 """Builds a world from settings: the only place that chooses concrete parts."""
 
 import threading
+from functools import partial
 from importlib import import_module
 
 from servemu.attic import Attic
@@ -32,6 +33,7 @@ from servemu.workspace import Workspaces
 from servemu.world import World
 from servemu_engine.base import Embedder, Engine, EngineInfo
 from servemu_engine.errors import LoadFailed
+from servemu_engine.pyfunc import PyfuncEngine
 from servemu_state.database import open_database
 from servemu_state.records import ServedEntity
 
@@ -49,7 +51,7 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
     workspaces = Workspaces(db, clock)
     faults = Faults(db, workspaces.now, settings.faults)
     residents = Residents(
-        build or engine_builder(settings),
+        with_pyfunc(build or engine_builder(settings)),
         clock,
         limit=settings.max_resident_models,
         idle_seconds=settings.request_timeout,
@@ -110,9 +112,18 @@ def surroundings(world: World) -> Surroundings:
         clock=world.clock,
         now=world.workspaces.now,
         states=lambda workspace, name: mishaps.states(deployments.find(workspace, name)),
-        name_of=deployments.name_of,
+        name_of=partial(mishaps.name_of, world.db),
         befall=deployments.befall,
     )
+
+
+def with_pyfunc(build: Build) -> Build:
+    """Custom models need no engine of the settings' choice."""
+
+    def chosen(model: CatalogModel) -> Engine | Embedder:
+        return PyfuncEngine(model.family.stand_in) if model.task == "custom" else build(model)
+
+    return chosen
 
 
 def engine_builder(settings: Settings) -> Build:

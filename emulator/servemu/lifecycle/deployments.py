@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from servemu.errors import EndpointExists, EndpointNotFound
 from servemu.faults.exposure import Exposure
@@ -11,7 +12,7 @@ from servemu.faults.ledger import Faults, Fired
 from servemu.faults.rules import Occasion
 from servemu.lifecycle import history, mishaps, sleeping, transitions
 from servemu.lifecycle.agenda import Agenda
-from servemu.lifecycle.capacity import Pool, due
+from servemu.lifecycle.capacity import Pool, Shortage, due
 from servemu.lifecycle.fates import NO_CAPACITY, WAITING, Failure
 from servemu.lifecycle.timeline import MESSAGES, Timeline
 from servemu.lifecycle.transitions import Config
@@ -236,9 +237,7 @@ class Deployments:
         """The pool has room for it. If not, it waits, and is aborted when it has waited enough."""
         pending = endpoint.pending
         assert pending is not None
-        with self.db.write() as connection:
-            others = endpoints.list_all(connection, endpoint.workspace)
-            shortage = self._pool.shortage(connection, endpoint, others, due_at)
+        shortage = self._shortage(endpoint, due_at)
         if shortage is None:
             return True
         give_up = pending.started_at + self._timeline.seconds(pending, WAITING)
@@ -255,26 +254,18 @@ class Deployments:
             pending = endpoint.pending
             assert pending is not None
             now = self._workspaces.now(endpoint.workspace)
-            with self.db.write() as connection:
-                others = endpoints.list_all(connection, endpoint.workspace)
-                shortage = self._pool.shortage(connection, endpoint, others, now)
-            if shortage is None:
+            if self._shortage(endpoint, now) is None:
                 yield replace(endpoint, pending=replace(pending, due_at=now))
 
-    def name_of(self, workspace: str, endpoint_id: str) -> str:
-        """The endpoint's name; empty without one."""
-        with self.db.read() as connection:
-            endpoint = endpoints.get_by_id(connection, workspace, endpoint_id)
-        return "" if endpoint is None else endpoint.name
+    def _shortage(self, endpoint: Endpoint, now: float) -> Shortage | None:
+        with self.db.write() as connection:
+            others = endpoints.list_all(connection, endpoint.workspace)
+            return self._pool.shortage(connection, endpoint, others, now)
 
     def befall(self, workspace: str, name: str, fired: Fired) -> None:
         """A fault happens to what serves. Nothing where nothing does."""
-
-        def step(endpoint: Endpoint, now: float) -> Endpoint:
-            return mishaps.befallen(self._timeline, endpoint, fired, now)
-
         with suppress(EndpointNotFound):
-            self.change(workspace, name, step)
+            self.change(workspace, name, partial(mishaps.befallen, self._timeline, fired))
 
     def succeed(self, endpoint: Endpoint) -> None:
         """The new config takes over."""

@@ -6,6 +6,8 @@ from servemu.lifecycle.fates import CREATING
 from servemu.lifecycle.timeline import MESSAGES, Timeline
 from servemu.schemas.effects import LoadFailed, ReloadFailed, ReplicaLost
 from servemu.schemas.rendering import is_ready
+from servemu_state import endpoints
+from servemu_state.database import Database
 from servemu_state.records import ConfigUpdate, Endpoint, JsonObject
 
 
@@ -19,7 +21,7 @@ def begin(timeline: Timeline, endpoint: Endpoint, fault: JsonObject | None) -> E
     return transitions.enter_stage(accepted, CREATING, message, due_at)
 
 
-def befallen(timeline: Timeline, endpoint: Endpoint, fired: Fired, now: float) -> Endpoint:
+def befallen(timeline: Timeline, fired: Fired, endpoint: Endpoint, now: float) -> Endpoint:
     """The endpoint after it happened; the same where nothing serves that it could happen to."""
     effect = fired.rule.effect
     if endpoint.active is None or not is_ready(endpoint):
@@ -31,6 +33,13 @@ def befallen(timeline: Timeline, endpoint: Endpoint, fired: Fired, now: float) -
     again = transitions.accept(endpoint, transitions.fresh(endpoint.active, now), now)
     failing = LoadFailed(message=effect.message).model_dump(mode="json")
     return begin(timeline, again, {"rule": fired.id, "effect": failing})
+
+
+def name_of(db: Database, workspace: str, endpoint_id: str) -> str:
+    """The endpoint's name; empty without one."""
+    with db.read() as connection:
+        endpoint = endpoints.get_by_id(connection, workspace, endpoint_id)
+    return "" if endpoint is None else endpoint.name
 
 
 def states(endpoint: Endpoint | None) -> list[str]:
