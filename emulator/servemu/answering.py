@@ -79,6 +79,8 @@ def decode_by_task(
             return decode(CompletionsRequest, value)
         case "llm/v1/embeddings":
             return decode(EmbeddingsRequest, value)
+        case "custom":
+            raise refuse(f'endpoint "{served.endpoint}" serves a custom model: query /invocations')
 
 
 async def answer(request: Request, served: Served, value: Mapping[str, Any]) -> Response:
@@ -238,9 +240,12 @@ async def _generate(job: Job, delivery: Delivery) -> None:
             if paced is not None:
                 await paced.token((source, chunk.index), chunk.num_tokens)
             job.exchange.tokens_out += chunk.num_tokens
+            if not job.stream:
+                await delivery.take(source, chunk)
+                continue
+            paying.sending()
             await delivery.take(source, chunk)
-            if job.stream:
-                paying.wrote()
+            paying.wrote()
     await delivery.end()
     paying.wrote()
 
@@ -316,8 +321,8 @@ def _prepare(engine: Engine, request: GenerateRequest, refusal: Refusal) -> Prep
 def _failure(served: Served, error: EngineError) -> ApiError:
     """What an engine raised while it ran, or at the end of `embed`."""
     match error:
-        case RequestRefused():
-            return refuse(str(error))
+        case RequestRefused():  # by a remote server, which may be an emulator too
+            return refuse(str(error).removeprefix("Bad request: ").removesuffix("\n"))
         case RemoteOverloaded():
             return RequestLimitExceeded(str(error), error.retry_after or 1)
         case RemoteFailed():

@@ -19,7 +19,9 @@ from servemu.oauth import identifier
 from servemu.registry.routes import REGISTRY
 from servemu.responses import UnexpectedErrors, on_api_error
 from servemu.routes import (
+    ai_gateway,
     anthropic,
+    certificates,
     conduct,
     control,
     endpoints,
@@ -48,6 +50,7 @@ from servemu.world import World
 API = "/api/2.0/serving-endpoints"
 PERMISSIONS = "/api/2.0/permissions/serving-endpoints/{id}"
 DATA = "/serving-endpoints"
+GATEWAY = "/ai-gateway/mlflow/v1"
 EMULATOR = "/_emulator"
 
 ROUTES = [
@@ -97,6 +100,9 @@ ROUTES = [
         invocations.invoke,
         methods=["POST"],
     ),
+    Route(GATEWAY + "/chat/completions", ai_gateway.chat_completions, methods=["POST"]),
+    Route(GATEWAY + "/embeddings", ai_gateway.embeddings, methods=["POST"]),
+    Route(GATEWAY + "/responses", ai_gateway.responses, methods=["POST"]),
     *REGISTRY,
     Route("/oidc/.well-known/oauth-authorization-server", oauth.metadata, methods=["GET"]),
     Route("/oidc/.well-known/openid-configuration", oauth.metadata, methods=["GET"]),
@@ -118,6 +124,8 @@ ROUTES = [
     Route(EMULATOR + "/replies/{id}", replies.remove, methods=["DELETE"]),
     Route(EMULATOR + "/clock", control.clock, methods=["GET"]),
     Route(EMULATOR + "/clock/advance", control.advance_clock, methods=["POST"]),
+    Route(EMULATOR + "/throughput", certificates.list_all, methods=["GET"]),
+    Route(EMULATOR + "/throughput/{name}", certificates.get, methods=["GET"]),
     Route(EMULATOR + "/verdict", conduct.judge, methods=["GET"]),
     Route(EMULATOR + "/events/hash", conduct.events_hash, methods=["GET"]),
     Route(EMULATOR + "/reset", workspaces.reset_workspace, methods=["POST"]),

@@ -21,7 +21,7 @@ from servemu.serving import Served, caller_of, world_of
 from servemu.throughput import admission
 from servemu.throughput.budget import Admitted
 
-DATA_PLANE = ("/serving-endpoints/", f"{ROUTE_OPTIMIZED}/")
+DATA_PLANE = ("/serving-endpoints/", f"{ROUTE_OPTIMIZED}/", "/ai-gateway/")
 MINUTE = 60
 BUCKETS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000)
 """ms. Both ends are DOC, the steps between a GUESS (facts/control_plane §7)."""

@@ -49,6 +49,7 @@ _TABLE = tuple(
         ("GET", _PERMISSIONS + "/permissionLevels", "serving-endpoints.get_permission_levels"),
         ("POST", r"/api/2\.0/external-function", "serving-endpoints.http_request"),
         ("POST", r"(/route-optimized/[^/]+)?/serving-endpoints" + _NAME + "/.*", "invocations"),
+        ("POST", r"/ai-gateway/mlflow/v1/.+", "invocations"),
         ("POST", r"/oidc/v1/token", "oauth.token"),
         ("GET", r"/api/2\.0/preview/scim/v2/Me", "current-user.me"),
     )

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 from starlette.requests import Request
 
 from servemu.auth import Principal
+from servemu.catalog.signatures import Signature
 from servemu.clock import Clock
 from servemu.dice import Dice
 from servemu.throughput.budget import TokenBudget
@@ -13,7 +14,7 @@ from servemu.throughput.limits import WorkspaceLimits
 from servemu.throughput.pace import Pace
 from servemu_engine.base import Embedder, Engine
 
-Task = Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings"]
+Task = Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings", "custom"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Served:
     """What answers show as `model`."""
     task: Task
     engine: Engine | None
-    """Set for chat and completions."""
+    """Set for chat, completions and custom models."""
     embedder: Embedder | None
     """Set for embeddings."""
     budget: TokenBudget
@@ -44,6 +45,8 @@ class Served:
     """Of the workspace; None: it has none here (pay-per-token)."""
     pace: Pace | None = None
     """Of the played model; None: as fast as budget and engine allow."""
+    signature: Signature | None = None
+    """Of a custom model."""
     api_types: tuple[str, ...] = ()
     """The APIs it speaks besides those of its task, as listings name them."""
 

@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         description="Catalogs and schemas (`main`, `main.nlp`) in which models can be registered; "
         "none given: any, as if they had been made before.",
     )
+    ai_gateway: bool = Field(
+        False,
+        description="Answer /ai-gateway/mlflow/v1; off: the real 404, and clients go elsewhere.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: float32 on CPU (greedy text independent of the batch)."

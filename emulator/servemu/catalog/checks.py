@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-TASKS = ("llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings")
+TASKS = ("llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings", "custom")
 
 WORKLOAD_TYPES = (
     "CPU",
@@ -98,6 +98,8 @@ FAMILY: Mapping[str, Rule] = {
     "creating_seconds": AMOUNT,
     "loading_seconds": AMOUNT,
     "scale_up_seconds": AMOUNT,
+    "scale_down_seconds": AMOUNT,
+    "scale_decision_seconds": AMOUNT,
     "cold_start_seconds": AMOUNT,
     "capacity_wait_seconds": AMOUNT,
     "ttft_ms": AMOUNT,
@@ -120,6 +122,7 @@ MODEL: Mapping[str, Rule] = {
     "chunk": MAYBE_WHOLE,
     "refusal": MAYBE_EMPTY,
     "api_types": Rule(_strings, "a list of strings", required=False),
+    "signature": Rule(lambda value: isinstance(value, dict), "a table", required=False),
 }
 
 FOUNDATION_MODEL: Mapping[str, Rule] = {

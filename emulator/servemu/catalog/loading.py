@@ -14,6 +14,7 @@ from servemu.catalog.checks import (
     Rule,
     check_row,
 )
+from servemu.catalog.signatures import read_signature
 from servemu.catalog.tables import Catalog, CatalogModel, Family, FoundationEndpoint
 
 Rows = dict[str, dict[str, Any]]
@@ -103,6 +104,9 @@ def _model(name: str, row: dict[str, Any], families: Mapping[str, Family]) -> Ca
     task = row.get("task", family.tasks[0])
     if task not in family.tasks:
         raise CatalogInvalid(path, "task", task, " | ".join(family.tasks))
+    if task != "custom" and "signature" in row:
+        raise CatalogInvalid(path, "signature", row["signature"], "nothing: the task is " + task)
+    signature = read_signature(path, row.get("signature", {})) if task == "custom" else None
     return CatalogModel(
         full_name=name,
         versions=tuple(row.get("versions", ["1"])),
@@ -111,6 +115,7 @@ def _model(name: str, row: dict[str, Any], families: Mapping[str, Family]) -> Ca
         served_name=row.get("served_name", name.rpartition(".")[2]),
         chunk=row.get("chunk", family.chunk),
         refusal=row.get("refusal") or None,
+        signature=signature,
         api_types=tuple(row.get("api_types", ())),
     )
 

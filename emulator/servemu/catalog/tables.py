@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Task = Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings"]
+from servemu.catalog.signatures import Signature
+
+Task = Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings", "custom"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,10 @@ class Family:
     loading_seconds: float
     scale_up_seconds: float
     """One more replica, until it serves."""
+    scale_down_seconds: float = 300.0
+    """For how long fewer must be enough before the rest goes."""
+    scale_decision_seconds: float = 15.0
+    """Between two looks at the load."""
     cold_start_seconds: float
     """From zero, until it serves."""
     capacity_wait_seconds: float
@@ -78,6 +84,8 @@ class CatalogModel:
     """Tokens/s of one replica, the model's own or the family's; None: not sized in tokens/s."""
     refusal: str | None = None
     """Why it cannot be deployed, for people."""
+    signature: Signature | None = None
+    """Of a custom model."""
     api_types: tuple[str, ...] = ()
     """The APIs an endpoint of it speaks besides those of its task."""
     model_id: str | None = None

@@ -109,6 +109,7 @@ class TrafficRouter:
             dimensions=family.dimensions,
             normalize=family.normalized,
             api_types=target.api_types,
+            signature=target.model.signature,
             model_type=family.model_type,
         )
 

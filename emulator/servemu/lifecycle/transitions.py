@@ -204,7 +204,10 @@ def _move(endpoint: Endpoint, to: ConfigUpdate, now: float) -> Endpoint:
 
 
 def _with_task(endpoint: Endpoint, task: str | None) -> Endpoint:
-    return endpoint if task is None else _with_setting(endpoint, "task", task)
+    """A custom model's is not shown: GUESS."""
+    if task is None or task == "custom":
+        return endpoint
+    return _with_setting(endpoint, "task", task)
 
 
 def _with_setting(endpoint: Endpoint, key: str, value: object) -> Endpoint:

@@ -135,6 +135,11 @@ class MessagesAnswer(Described):
     usage: MessagesUsage
 
 
+class PredictionsAnswer(Described):
+    predictions: JsonValue
+    """One for each row."""
+
+
 class Error(Described):
     """Any failure (facts/control_plane §4, facts/data_plane §5)."""
 

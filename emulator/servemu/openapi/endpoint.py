@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from servemu.openapi.answers import PredictionsAnswer
 from servemu.openapi.document import envelope, operation_object
-from servemu.openapi.operations import DATA, OPERATIONS, Operation
+from servemu.openapi.operations import DATA, OPERATIONS, Operation, PredictionsRequest
 
 BY_TASK: Mapping[str, Operation] = {
     "llm/v1/chat": OPERATIONS[f"POST {DATA}/chat/completions"],
     "llm/v1/completions": OPERATIONS[f"POST {DATA}/completions"],
     "llm/v1/embeddings": OPERATIONS[f"POST {DATA}/embeddings"],
+    "custom": Operation((PredictionsAnswer,), (PredictionsRequest,)),
 }
 
 

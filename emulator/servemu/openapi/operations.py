@@ -6,7 +6,7 @@ A route without a row is in the document as well, with a JSON object for a body 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from servemu.openapi import resources
 from servemu.openapi.answers import (
@@ -15,6 +15,7 @@ from servemu.openapi.answers import (
     EmbeddingsAnswer,
     Error,
     MessagesAnswer,
+    PredictionsAnswer,
     ResponsesAnswer,
 )
 from servemu.schemas.chat import ChatRequest
@@ -44,6 +45,16 @@ class RuleInput(Rule):
     """A rule as it is added: `preset` brings what is not given."""
 
     effect: Effect | None = None  # type: ignore[assignment]
+
+
+class PredictionsRequest(BaseModel):
+    """Exactly one of the inputs; custom models take it."""
+
+    dataframe_split: dict[str, JsonValue] | None = None
+    dataframe_records: list[dict[str, JsonValue]] | None = None
+    instances: JsonValue = None
+    inputs: JsonValue = None
+    params: dict[str, JsonValue] | None = None
 
 
 class TokenRequest(BaseModel):
@@ -79,11 +90,12 @@ ENDPOINT = f"{ENDPOINTS}/{{name}}"
 ENTITY = f"{ENDPOINT}/served-models/{{entity}}"
 PERMISSIONS = "/api/2.0/permissions/serving-endpoints/{id}"
 DATA = "/serving-endpoints"
+GATEWAY = "/ai-gateway/mlflow/v1"
 EMULATOR = "/_emulator"
 
 BY_TASK = Operation(
-    answers=(ChatAnswer, CompletionsAnswer, EmbeddingsAnswer),
-    takes=(ChatRequest, CompletionsRequest, EmbeddingsRequest),
+    answers=(ChatAnswer, CompletionsAnswer, EmbeddingsAnswer, PredictionsAnswer),
+    takes=(ChatRequest, CompletionsRequest, EmbeddingsRequest, PredictionsRequest),
     streams=True,
 )
 ENDPOINT_SHOWN = Operation((resources.Endpoint,))
@@ -125,6 +137,9 @@ OPERATIONS: Mapping[str, Operation] = {
     f"POST {DATA}/anthropic/v1/messages": Operation(
         (MessagesAnswer,), (MessagesRequest,), streams=True
     ),
+    f"POST {GATEWAY}/chat/completions": Operation((ChatAnswer,), (ChatRequest,), streams=True),
+    f"POST {GATEWAY}/embeddings": Operation((EmbeddingsAnswer,), (EmbeddingsRequest,)),
+    f"POST {GATEWAY}/responses": Operation((ResponsesAnswer,), (ResponsesRequest,), streams=True),
     f"POST {DATA}/{{name}}/invocations": BY_TASK,
     f"POST {DATA}/{{name}}/served-models/{{entity}}/invocations": BY_TASK,
     f"POST /route-optimized/{{id}}{DATA}/{{name}}/invocations": BY_TASK,
@@ -145,6 +160,8 @@ OPERATIONS: Mapping[str, Operation] = {
     f"DELETE {EMULATOR}/replies/{{id}}": Operation((resources.Empty,)),
     f"GET {EMULATOR}/clock": Operation((resources.Time,)),
     f"POST {EMULATOR}/clock/advance": Operation((resources.Time,), (Advance,)),
+    f"GET {EMULATOR}/throughput": Operation((resources.Certificates,)),
+    f"GET {EMULATOR}/throughput/{{name}}": Operation((resources.CertificateShown,)),
     f"GET {EMULATOR}/verdict": Operation((resources.Verdict,)),
     f"GET {EMULATOR}/events/hash": Operation((resources.EventLogHash,)),
     f"POST {EMULATOR}/reset": Operation((resources.Reset,)),

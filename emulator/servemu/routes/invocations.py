@@ -8,6 +8,7 @@ from starlette.responses import Response
 from servemu import answering
 from servemu.errors import PayloadTooLarge
 from servemu.metering import route
+from servemu.predicting import predict
 from servemu.schemas.decoding import parse
 from servemu.serving import world_of
 
@@ -27,6 +28,8 @@ async def _invoke(request: Request) -> Response:
     body = await read_body(request)
     path = request.path_params
     served = await route(request, path["name"], path.get("entity"))
+    if served.task == "custom":
+        return await predict(request, served, body)
     return await answering.answer(request, served, parse(body))
 
 

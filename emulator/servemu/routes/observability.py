@@ -8,7 +8,6 @@ from starlette.responses import Response
 from servemu import logs as texts
 from servemu import metrics as health
 from servemu.errors import InvalidParameter, ResourceNotFound
-from servemu.lifecycle.budgets import provisioned_tokens_per_second
 from servemu.lifecycle.history import render_event
 from servemu.logs import Container
 from servemu.machine import total_memory
@@ -80,7 +79,7 @@ async def openapi(request: Request) -> Response:
     if active is None:
         raise ResourceNotFound(f"Endpoint '{name}' serves nothing yet.")
     entities = tuple(entity.name for entity in active.entities)
-    task = str(endpoint.settings.get("task", ""))
+    task = str(endpoint.settings.get("task", "custom"))  # a custom model's is not shown
     return json_response(document(ServedModel(name, active.config_version, task, entities), host))
 
 
@@ -136,16 +135,22 @@ def _whole_number(request: Request, name: str, default: int) -> int:
 
 def _replicas(world: World, endpoint: Endpoint, entity: ServedEntity) -> Replicas:
     model = world.lookup.of(entity)
-    rate = None if model is None else provisioned_tokens_per_second(entity, model)
+    rate = None if model is None else world.router.budgets.rate(entity, model)
     stand_in = None if model is None else model.family.stand_in
     most = world.settings.max_concurrency
     counts = world.meter.of(endpoint.workspace, endpoint.name).get(entity.name)
     given: dict[str, Any] = {} if counts is None else {"counts": counts}
+    budget = world.router.budgets.find(endpoint, entity.name)
+    if budget is not None:
+        given["in_flight"] = budget.in_flight
+        if budget.queue is not None:
+            given["waiting"] = budget.queue.waiting
+            given["waiting_tokens"] = budget.queue.waiting_tokens
     return Replicas(
         entity=entity.name,
         is_gpu="GPU" in str(entity.settings.get("workload_type")),
         concurrency=int(entity.settings.get("max_provisioned_concurrency") or most),
-        tokens_per_second=None if rate is None else rate * world.settings.throughput_scale,
+        tokens_per_second=rate,
         weights_percentage=_weights_percentage(world, stand_in),
         **given,
     )

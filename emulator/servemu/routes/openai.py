@@ -35,7 +35,11 @@ async def responses(request: Request) -> Response:
 
 
 async def _respond(request: Request) -> Response:
-    value = parse(await read_body(request))
+    return await respond(request, parse(await read_body(request)))
+
+
+async def respond(request: Request, value: Mapping[str, Any]) -> Response:
+    """Answer a body of the Responses API. Raises `ApiError`."""
     served = await route(request, endpoint_in(value))
     check_api(served, API)
     return await answering.converse(request, served, decode(ResponsesRequest, value))
@@ -56,7 +60,11 @@ def check_api(served: Served, api: str) -> None:
 
 
 async def _answer(request: Request, task: Task) -> Response:
-    value = parse(await read_body(request))
+    return await answer_by_task(request, parse(await read_body(request)), task)
+
+
+async def answer_by_task(request: Request, value: Mapping[str, Any], task: Task) -> Response:
+    """Answer a body whose model is an endpoint of this task. Raises `ApiError`."""
     model = endpoint_in(value)
     served = await route(request, model)
     if served.task != task:

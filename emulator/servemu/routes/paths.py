@@ -13,6 +13,8 @@ from servemu.errors import PathNotFound
 from servemu.responses import error_response
 
 KNOWN_ABSENT = {
+    "/ai-gateway/": "servemu answers /ai-gateway/mlflow/v1 with the setting ai_gateway = true, "
+    "and no other path of the Unity AI Gateway; the real 404 sends clients to /serving-endpoints.",
     "/api/ai-gateway/": "servemu does not emulate the Unity AI Gateway; the real 404 sends clients "
     "to /serving-endpoints.",
     "/api/2.1/unity-catalog/model-services": "servemu does not emulate the model services of the "
