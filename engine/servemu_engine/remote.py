@@ -3,7 +3,8 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ _SAMPLE = (
     "The quick brown fox jumps over the lazy dog, and 42 tokenizers disagree about internationally "
     "renowned words such as 'serendipity'; how many tokens are there in this paragraph?"
 )
+_TOKENIZE = ("/tokenize", "/extras/tokenize")
+"""Of vLLM and llama.cpp; of llama-cpp-python."""
 _START_SECONDS = 10.0
 _REFUSALS = (400, 413, 422)
 
@@ -163,27 +166,34 @@ class RemoteEngine:
         return [fitted(row["embedding"], request.dimensions, request.normalize) for row in rows]
 
     async def _generate(self, prepared: PreparedRequest) -> AsyncIterator[Chunk]:
-        body = payload(prepared, self._model)
+        """Servers that know no `n` give one answer at a time: the rest is asked for again."""
+        first = 0
+        while first < prepared.request.n:
+            tally = Tally(prepared.request.sampling.stop, first)
+            async with aclosing(self._ask(prepared, first)) as told:
+                async for event in told:
+                    for chunk in tally.take(event):
+                        yield chunk
+            for chunk in tally.end():
+                yield chunk
+            first += tally.num_ended
+
+    async def _ask(self, prepared: PreparedRequest, first: int) -> AsyncGenerator[dict[str, Any]]:
+        body = payload(prepared, self._model, first)
         path = "chat/completions" if is_chat(prepared.request) else "completions"
-        tally = Tally(prepared.request.n)
+        url = f"{self._url}/{path}"
         try:
             while True:
                 if self._takes_stream_options:
                     body["stream_options"] = {"include_usage": True}
-                async with self._connected().stream(
-                    "POST", f"{self._url}/{path}", json=body
-                ) as answer:
-                    if answer.status_code != 200:
-                        await answer.aread()
-                        if self._may_go_without(body, answer):
-                            continue
+                async with self._connected().stream("POST", url, json=body) as answer:
+                    if answer.status_code == 200:
+                        async for event in events(answer.aiter_bytes()):
+                            yield event
+                        return
+                    await answer.aread()
+                    if not self._may_go_without(body, answer):
                         raise _failure(answer)
-                    async for event in events(answer.aiter_bytes()):
-                        for chunk in tally.take(event):
-                            yield chunk
-                for chunk in tally.end():
-                    yield chunk
-                return
         except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
             raise self._broken(error) from error
 
@@ -223,8 +233,11 @@ class RemoteEngine:
         return {"headers": headers, "trust_env": False, "verify": is_tls}
 
     def _list_models(self, answer: httpx.Response) -> dict[str, dict[str, Any]]:
-        """By id. A server without the route lists none."""
-        if answer.status_code in (401, 403) or answer.status_code >= 500:
+        """By id. A server without the route lists none; where the model is set, the route may fail
+        (`transformers serve` has it answer 500 without a cache folder).
+        """
+        is_needed = self._server.model is None and answer.status_code >= 500
+        if answer.status_code in (401, 403) or is_needed:
             raise LoadFailed(
                 f"remote server {self._url} answered {answer.status_code}: "
                 f"{reason_of(_body(answer))}"
@@ -245,10 +258,13 @@ class RemoteEngine:
     def _measure(self, client: httpx.Client) -> float:
         """Tokens of the server for one of ours; 1 where it cannot be asked."""
         root = self._url.removesuffix("/v1")
-        body = {"model": self._model, "prompt": _SAMPLE, "content": _SAMPLE}
-        answer = client.post(f"{root}/tokenize", json=body)
-        tokens = _body(answer).get("tokens") if answer.status_code == 200 else None
-        return len(tokens) / len(pieces(_SAMPLE)) if isinstance(tokens, list) and tokens else 1.0
+        body = {"model": self._model, "prompt": _SAMPLE, "content": _SAMPLE, "input": _SAMPLE}
+        for path in _TOKENIZE:
+            answer = client.post(f"{root}{path}", json=body)
+            tokens = _body(answer).get("tokens") if answer.status_code == 200 else None
+            if isinstance(tokens, list) and tokens:
+                return len(tokens) / len(pieces(_SAMPLE))
+        return 1.0
 
     def _estimate(self, num_pieces: int) -> int:
         return math.ceil(num_pieces * self._tokens_per_piece)

@@ -1,6 +1,7 @@
 """The OpenAI wire from the side of a client: what is sent, and what its events mean."""
 
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,8 @@ from servemu_engine.base import (
     ToolCallDelta,
     ToolUse,
 )
-from servemu_engine.errors import EngineDead
+from servemu_engine.errors import EngineDead, InvalidPrompt, RemoteFailed
+from servemu_engine.stopping import StopCut
 
 Json = dict[str, Any]
 
@@ -27,9 +29,12 @@ def is_chat(request: GenerateRequest) -> bool:
     return bool(request.messages) or request.use_chat_template
 
 
-def payload(prepared: PreparedRequest, model: str) -> Json:
-    """The body of `/chat/completions` or `/completions`; what is not asked is left out."""
+def payload(prepared: PreparedRequest, model: str, first: int = 0) -> Json:
+    """The body of `/chat/completions` or `/completions`, for the answers from number `first` on;
+    what is not asked is left out.
+    """
     request, sampling = prepared.request, prepared.request.sampling
+    n = request.n - first
     body: Json = {
         "model": model,
         "stream": True,
@@ -38,8 +43,8 @@ def payload(prepared: PreparedRequest, model: str) -> Json:
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "stop": list(sampling.stop) or None,
-        "seed": sampling.seed,
-        "n": request.n if request.n > 1 else None,
+        "seed": None if sampling.seed is None else sampling.seed + first,
+        "n": n if n > 1 else None,
     }
     if is_chat(request):
         messages = request.messages or (Message("user", request.prompt),)
@@ -93,7 +98,8 @@ def _response_format(request: GenerateRequest) -> Json | None:
 
 
 async def events(blocks: AsyncIterator[bytes]) -> AsyncIterator[Json]:
-    """The `data:` lines of a stream up to `[DONE]`. Raises `EngineDead` for what is no JSON.
+    """The `data:` lines of a stream up to `[DONE]`. Raises `EngineDead` for what is no JSON, and
+    for an error in place of an event `InvalidPrompt` or `RemoteFailed`.
 
     Split at newlines only: `str.splitlines` also cuts at U+2028, which JSON may hold.
     """
@@ -114,7 +120,10 @@ def _object(data: bytes) -> Json:
     except ValueError as error:
         raise EngineDead(f"the remote server sent what is no JSON: {data[:80]!r}") from error
     if not isinstance(event, dict) or "choices" not in event:
-        raise EngineDead(f"the remote server broke off: {reason_of(event)}")
+        told = event.get("error") if isinstance(event, dict) else None
+        if isinstance(told, dict) and told.get("type") == "invalid_request_error":
+            raise InvalidPrompt(reason_of(told))
+        raise RemoteFailed(f"remote server broke off: {reason_of(event)}")
     return event
 
 
@@ -134,11 +143,21 @@ class Tally:
     the last usage says of the whole is put right on the last chunk, which waits for it.
     """
 
-    def __init__(self, n: int) -> None:
-        self._n = n
+    def __init__(self, stop: tuple[str, ...] = (), first: int = 0) -> None:
+        """The answers of one request, numbered from `first`. What is in `stop` and after is cut
+        off, also where the server sends it (`transformers serve` does).
+        """
+        self._cuts: defaultdict[int, StopCut] = defaultdict(lambda: StopCut(stop))
+        self._first = first
+        self._begun: set[int] = set()
         self._counted = 0
         self._usage: Json = {}
         self._ended: dict[int, FinishReason] = {}
+
+    @property
+    def num_ended(self) -> int:
+        """Answers that came to their end."""
+        return len(self._ended)
 
     def take(self, event: Json) -> Iterator[Chunk]:
         """The chunks of one event; those that end an answer come from `end`."""
@@ -146,26 +165,33 @@ class Tally:
         has_usage = bool(event.get("usage"))
         for choice in event["choices"]:
             delta = choice.get("delta") or {}
-            text = delta.get("content") or choice.get("text") or ""
+            index: int = self._first + choice.get("index", 0)
+            if self._cuts[index].found:
+                continue
+            text = self._cuts[index].push(delta.get("content") or choice.get("text") or "")
             calls = tuple(map(_call_delta, delta.get("tool_calls") or ()))
             logprobs = tuple(map(_logprob, (choice.get("logprobs") or {}).get("content") or ()))
             num_tokens = len(logprobs) or int(bool(text or calls))
             if has_usage:
                 num_tokens = self._missing()
             self._counted += num_tokens
-            index: int = choice.get("index", 0)
+            self._begun.add(index)
             if text or calls or logprobs or num_tokens:
                 yield Chunk(index, text, num_tokens, logprobs, tool_calls=calls)
-            if choice.get("finish_reason"):
+            if self._cuts[index].found:
+                self._ended[index] = "stop"
+            elif choice.get("finish_reason"):
                 self._ended[index] = _FINISH_REASONS.get(choice["finish_reason"], "stop")
 
     def end(self) -> Iterator[Chunk]:
-        """The last chunk of each answer. Raises `EngineDead` when one has no end."""
-        if len(self._ended) < self._n:
+        """The last chunk of each answer. Raises `EngineDead` when one has no end, or none came."""
+        if not self._ended or self._begun != set(self._ended):
             raise EngineDead("the remote server ended the stream before the answer")
         missing, prompt = self._missing(), self._usage.get("prompt_tokens")
         for index, reason in sorted(self._ended.items()):
-            yield Chunk(index, "", missing, finish_reason=reason, num_prompt_tokens=prompt)
+            cut = self._cuts[index]
+            rest = "" if cut.found else cut.held
+            yield Chunk(index, rest, missing, finish_reason=reason, num_prompt_tokens=prompt)
             missing = 0
 
     def _missing(self) -> int:

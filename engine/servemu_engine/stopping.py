@@ -137,3 +137,25 @@ class AnswerText:
         while self._entries and self._entries[0][1] <= self._shown:
             entries.append(self._entries.popleft()[2])
         return Piece(text, tuple(entries), None)
+
+
+class StopCut:
+    """Lets text through up to the first stop string, holding back what may be the start of one."""
+
+    def __init__(self, stop: tuple[str, ...]) -> None:
+        self._stop = tuple(filter(None, stop))
+        self.held = ""
+        self.found = False
+
+    def push(self, piece: str) -> str:
+        if not self._stop:
+            return piece
+        text = self.held + piece
+        self.held = ""
+        start = find_stop(text, self._stop)
+        if start is not None:
+            self.found = True
+            return text[:start]
+        certain = len(text) - num_undecided(text, self._stop)
+        self.held = text[certain:]
+        return text[:certain]

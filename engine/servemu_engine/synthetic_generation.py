@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from servemu_engine.base import Chunk, FinishReason, Sampling, TokenLogprob
-from servemu_engine.stopping import find_stop, num_undecided
+from servemu_engine.stopping import StopCut
 from servemu_engine.synthetic_text import made_up_logprob
 
 _CHUNKS_PER_TURN = 64
@@ -64,7 +64,7 @@ def chunks(plan: Plan, tokens: Iterator[tuple[str, bool]]) -> Iterator[Chunk]:
     if plan.max_tokens < 1:
         yield Chunk(plan.index, "", 0, (), "length")
         return
-    cut = _StopCut(plan.sampling.stop)
+    cut = StopCut(plan.sampling.stop)
     logprobs: list[TokenLogprob] = []
     text, num_unsent = "", 0
     for count, (piece, ends_here) in enumerate(tokens, start=1):
@@ -86,25 +86,3 @@ def chunks(plan: Plan, tokens: Iterator[tuple[str, bool]]) -> Iterator[Chunk]:
             return
         logprobs.clear()
         text, num_unsent = "", 0
-
-
-class _StopCut:
-    """Lets text through up to the first stop string, holding back what may be the start of one."""
-
-    def __init__(self, stop: tuple[str, ...]) -> None:
-        self._stop = tuple(filter(None, stop))
-        self.held = ""
-        self.found = False
-
-    def push(self, piece: str) -> str:
-        if not self._stop:
-            return piece
-        text = self.held + piece
-        self.held = ""
-        start = find_stop(text, self._stop)
-        if start is not None:
-            self.found = True
-            return text[:start]
-        certain = len(text) - num_undecided(text, self._stop)
-        self.held = text[certain:]
-        return text[:certain]

@@ -16,9 +16,13 @@ from servemu_engine.base import (
     Chunk,
     EmbedRequest,
     GenerateRequest,
+    JsonAnswer,
     Message,
     PreparedRequest,
     Sampling,
+    Tool,
+    ToolCallDelta,
+    ToolUse,
 )
 from servemu_engine.errors import (
     EngineClosed,
@@ -136,6 +140,7 @@ class Foreign:
     """A server of few words: answers every POST with `reply`, and tells when its client left."""
 
     def __init__(self) -> None:
+        self.models: Reply = (200, {}, b'{"data": [{"id": "m", "max_model_len": 64}]}')
         self.reply: Reply = (200, OK, b"")
         self.asked: list[dict[str, object]] = []
         self.endless = False
@@ -149,7 +154,7 @@ def foreign() -> Iterator[Foreign]:
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._send(200, {}, b'{"data": [{"id": "m", "max_model_len": 64}]}')
+            self._send(*told.models)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -191,7 +196,16 @@ def foreign() -> Iterator[Foreign]:
         ((401, {}, b'{"detail": "no key"}'), RemoteFailed, "401: no key"),
         ((400, {}, b'{"message": "too long"}'), InvalidPrompt, "too long"),
         ((200, OK, event(delta={"content": "half"})), EngineDead, "ended the stream before"),
-        ((200, OK, b'data: {"error": {"message": "OOM"}}\n\n'), EngineDead, "broke off: OOM"),
+        ((200, OK, b'data: {"error": {"message": "OOM"}}\n\n'), RemoteFailed, "broke off: OOM"),
+        (
+            (
+                200,
+                OK,
+                b'data: {"error": {"message": "2049 tokens", "type": "invalid_request_error"}}\n\n',
+            ),
+            InvalidPrompt,
+            "^2049 tokens$",
+        ),
         ((200, OK, b"data: {half\n\n"), EngineDead, "no JSON"),
         ((200, OK | {"Content-Length": "999"}, b"data: "), EngineDead, "broke off: peer closed"),
     ],
@@ -217,6 +231,58 @@ async def test_first_listed_model_its_context_and_its_tokenizer_are_used(foreign
     assert chunks == [Chunk(0, "\u2028", 1), Chunk(0, "", 0, finish_reason="stop")]
     [asked] = foreign.asked
     assert (asked["model"], asked["stream_options"]) == ("m", {"include_usage": True})
+
+
+async def test_server_that_knows_no_n_is_asked_for_one_answer_after_the_other(
+    foreign: Foreign,
+) -> None:
+    foreign.reply = (200, OK, event(delta={"content": "Hi"}, finish_reason="stop"))
+    request = replace(GREEDY, n=3, sampling=Sampling(seed=7))
+    async with started(RemoteEngine(RemoteServer(foreign.url), "m")) as engine:
+        chunks = await run(engine, request)
+    assert [(c.index, c.text, c.finish_reason) for c in chunks] == [
+        (index, *said) for index in range(3) for said in (("Hi", None), ("", "stop"))
+    ]
+    assert [(body.get("n"), body["seed"]) for body in foreign.asked] == [(3, 7), (2, 8), (None, 9)]
+
+
+async def test_tools_and_json_schema_go_along_and_calls_come_back(foreign: Foreign) -> None:
+    weather = {"name": "weather", "description": "Of a city.", "parameters": {"type": "object"}}
+    begin = {"index": 0, "id": "call_1", "type": "function"}
+    deltas = [
+        {**begin, "function": {"name": "weather", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"city": "Paris"}'}},
+    ]
+    foreign.models = (200, {}, b'{"data": [{"id": "m"}]}')
+    called = b"".join(event(delta={"tool_calls": [delta]}) for delta in deltas)
+    foreign.reply = (200, OK, called + event(delta={}, finish_reason="tool_calls"))
+    tools = ToolUse((Tool("weather", "Of a city.", {"type": "object"}),), "required")
+    answer = JsonAnswer({"type": "object"})
+    request = replace(GREEDY, tool_use=tools, json_answer=answer)
+    async with started(RemoteEngine(RemoteServer(foreign.url), "m")) as engine:
+        chunks = await run(engine, request)
+    [asked] = foreign.asked
+    assert asked["tools"] == [{"type": "function", "function": weather}]
+    assert asked["tool_choice"] == "required"
+    assert asked["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "strict": True, "schema": {"type": "object"}},
+    }
+    assert [delta for chunk in chunks for delta in chunk.tool_calls] == [
+        ToolCallDelta(0, id="call_1", name="weather"),
+        ToolCallDelta(0, arguments='{"city": "Paris"}'),
+    ]
+    assert chunks[-1].finish_reason == "tool_calls"
+
+
+async def test_stop_string_that_the_server_sends_is_cut_off(foreign: Foreign) -> None:
+    said = b"".join(event(delta={"content": text}) for text in ("one", " tw", "o th", "ree"))
+    foreign.reply = (200, OK, said + event(delta={}, finish_reason="stop"))
+    async with started(RemoteEngine(RemoteServer(foreign.url), "m")) as engine:
+        cut = await run(engine, replace(GREEDY, sampling=Sampling(stop=(" two",))))
+        whole = await run(engine, replace(GREEDY, sampling=Sampling(stop=("reef",))))
+    assert (text_of(cut), cut[-1].finish_reason) == ("one", "stop")
+    assert (text_of(whole), whole[-1].finish_reason) == ("one two three", "stop")
 
 
 async def test_leaving_closes_the_connection(foreign: Foreign) -> None:
@@ -245,6 +311,15 @@ async def test_close_fails_what_runs(foreign: Foreign) -> None:
 def test_server_that_is_not_there_fails_the_load_by_name(path: str) -> None:
     with pytest.raises(LoadFailed, match=f"remote server {path} does not answer: "):
         RemoteEngine(RemoteServer(path), "m").start()
+
+
+def test_list_of_models_may_fail_where_the_model_is_named(foreign: Foreign) -> None:
+    foreign.models = (500, {}, b"Internal Server Error")
+    with pytest.raises(LoadFailed, match="answered 500: Internal Server Error"):
+        RemoteEngine(RemoteServer(foreign.url), "m").start()
+    engine = RemoteEngine(RemoteServer(foreign.url, model="/models/x"), "m")
+    engine.start()
+    assert engine.info.architecture == "/models/x"
 
 
 def test_server_without_models_wants_one_named(emulator: Emulator) -> None:
