@@ -206,7 +206,7 @@ async def emit_lineage(request: Request) -> Response:
 def after_token(token: str) -> str:
     """The name that the page before ended with. Raises `InvalidParameter`; text GUESS."""
     try:
-        return base64.urlsafe_b64decode(token).decode()
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise InvalidParameter(f"Invalid page token: '{token[:100]}'") from None
 
