@@ -38,6 +38,7 @@ from servemu.routes import (
     replies,
     running,
     snapshots,
+    stored_models,
     telemetry,
     workspaces,
 )
@@ -135,7 +136,10 @@ ROUTES = [
     Route(EMULATOR + "/snapshots/{name}", snapshots.remove, methods=["DELETE"]),
     Route(EMULATOR + "/snapshots/{name}/restore", snapshots.restore, methods=["POST"]),
     Route(EMULATOR + "/requests", journal.requests, methods=["GET"]),
-    Route(EMULATOR + "/models", control.models, methods=["GET"]),
+    Route(EMULATOR + "/models", stored_models.list_all, methods=["GET"]),
+    Route(EMULATOR + "/models", stored_models.pull, methods=["POST"]),
+    Route(EMULATOR + "/models/{name:path}", stored_models.get, methods=["GET"]),
+    Route(EMULATOR + "/models/{name:path}", stored_models.remove, methods=["DELETE"]),
     Route(EMULATOR + "/openapi.json", control.openapi, methods=["GET"]),
     Route(EMULATOR + "/coverage", control.coverage, methods=["GET"]),
 ]

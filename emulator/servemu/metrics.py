@@ -29,6 +29,12 @@ class Replicas:
     """Provisioned; None: not sized in tokens/s."""
     weights_percentage: float | None = None
     """Bytes of its model's weights over the memory of the device; None: not known."""
+    in_flight: int = 0
+    """Requests that wait for tokens, or run."""
+    waiting: int = 0
+    """Those that wait for their prompts to be paid."""
+    waiting_tokens: float = 0.0
+    """What is unpaid of these prompts."""
     counts: Counts = field(default_factory=Counts)
 
 
@@ -133,8 +139,20 @@ GAUGES: Mapping[str, Gauge] = {
         "Requests answered 5xx in the last minute.",
         lambda scrape, one: _minute(scrape, one).server_errors,
     ),
+    "emulator_requests_in_flight": (
+        "Requests that wait for tokens, or run.",
+        lambda scrape, one: one.in_flight,
+    ),
+    "emulator_queued_requests": (
+        "Requests whose prompts wait for the token budget.",
+        lambda scrape, one: one.waiting,
+    ),
+    "emulator_queued_tokens": (
+        "What is unpaid of these prompts.",
+        lambda scrape, one: one.waiting_tokens,
+    ),
 }
-"""Gauges despite the suffix of some (facts/control_plane §7)."""
+"""Gauges despite the suffix of some (facts/control_plane §7). Those named `emulator_` are ours."""
 
 HISTOGRAMS: Mapping[str, tuple[str, Callable[[Counts], Histogram]]] = {
     "request_latency_ms": ("Round trip.", lambda counts: counts.latency),

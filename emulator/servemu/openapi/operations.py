@@ -20,7 +20,7 @@ from servemu.openapi.answers import (
 )
 from servemu.schemas.chat import ChatRequest
 from servemu.schemas.completions import CompletionsRequest
-from servemu.schemas.control import Advance
+from servemu.schemas.control import Advance, Pull
 from servemu.schemas.effects import Effect
 from servemu.schemas.embeddings import EmbeddingsRequest
 from servemu.schemas.endpoints import ConfigInput, CreateEndpoint, PatchTags
@@ -176,4 +176,7 @@ OPERATIONS: Mapping[str, Operation] = {
         texts=("operation", "endpoint", "status"),
     ),
     f"GET {EMULATOR}/models": Operation((resources.Models,)),
+    f"POST {EMULATOR}/models": Operation((resources.StoredModel,), (Pull,)),
+    f"GET {EMULATOR}/models/{{name}}": Operation((resources.StoredModel,)),
+    f"DELETE {EMULATOR}/models/{{name}}": Operation((resources.Empty,)),
 }

@@ -179,6 +179,17 @@ class Presets(Described):
     presets: list[Json]
 
 
+class ScriptedReply(Described):
+    id: str
+    source: str
+    used: int
+    remaining: int | None
+
+
+class ScriptedReplies(Described):
+    replies: list[ScriptedReply]
+
+
 class Time(Described):
     now: float
     advanced_by: float
@@ -219,6 +230,70 @@ class FindingShown(Described):
     advice: str
     requests: list[str]
     rules: list[str]
+
+
+class QueueShown(Described):
+    """Waits in seconds, of the requests that were admitted in the last minute."""
+
+    requests: int
+    tokens: float
+    wait_p50: float | None
+    wait_p95: float | None
+
+
+class WindowShown(Described):
+    """Rates in tokens/s, input and output; `error_percent` is null without enough demand."""
+
+    seconds: float
+    measured_seconds: float
+    provisioned: float
+    processed: float
+    delivered: float
+    demand: float
+    error_percent: float | None
+    refused: int
+
+
+class ReplicasShown(Described):
+    current: int
+    minimum: int
+    maximum: int
+
+
+class EntityCertificate(Described):
+    """`provisioned` in tokens/s; null: unlimited."""
+
+    name: str
+    provisioned: float | None
+    burst: float | None
+    engine_bound: bool
+    replicas: ReplicasShown | None
+    in_flight: int
+    queue: QueueShown
+    refused: int
+    windows: list[WindowShown]
+
+
+class CertificateShown(Described):
+    """The sum over the served entities, and each of them."""
+
+    endpoint: str
+    config_version: int | None
+    at: float
+    throughput_scale: float
+    provisioned: float | None
+    burst: float | None
+    engine_bound: bool
+    replicas: ReplicasShown | None
+    in_flight: int
+    queue: QueueShown
+    refused: int
+    windows: list[WindowShown]
+    entities: list[EntityCertificate]
+
+
+class Certificates(Described):
+    throughput: list[CertificateShown]
 
 
 class Verdict(Described):

@@ -28,8 +28,6 @@ class TokenBudget:
         self.meter = Meter(clock.monotonic(), rate or 0.0)
         self.in_flight = 0
         """Requests that wait to be admitted, or run."""
-        self.prefilling = 0.0
-        """Prompts that were paid and of whose answers nothing has come yet, weighted tokens."""
 
     @property
     def rate(self) -> float | None:
@@ -74,7 +72,7 @@ class TokenBudget:
                 admitted.stream = self.queue.enter(prompt, now)
                 await self._wait(admitted.stream)
             self.meter.waited(self._clock.monotonic() - now)
-            self.prefilling += prompt
+            self.meter.prefilling += prompt
             yield admitted
         finally:
             self._left(admitted)
@@ -99,6 +97,16 @@ class TokenBudget:
             return
         self.queue.ask(stream, tokens, now)
         await self._wait(stream)
+
+    def sending(self) -> None:
+        """A request waits for its client to read: it asks for nothing until `sent`."""
+        self.meter.note(self._clock.monotonic())
+        self.meter.demanding -= 1
+
+    def sent(self) -> None:
+        """The client has read, or will not any more."""
+        self.meter.note(self._clock.monotonic())
+        self.meter.demanding += 1
 
     def wrote(self, tokens: float) -> None:
         """So many weighted tokens have been written to a client's socket."""
@@ -153,6 +161,7 @@ class TokenBudget:
 
     def _left(self, admitted: "Admitted") -> None:
         now = self._clock.monotonic()
+        admitted.sent()
         self.meter.note(now)
         self.meter.demanding -= 1
         self.in_flight -= 1
@@ -170,6 +179,7 @@ class Admitted:
         self._prompt = prompt
         self._unwritten = prompt
         self._is_prefilling = True
+        self._is_sending = False
 
     async def pay(self, tokens: int) -> None:
         """Wait for the turn of this stream, until so many tokens of the answer are paid."""
@@ -179,15 +189,27 @@ class Admitted:
             await self.budget.pay(self.stream, weighted)
             self._unwritten += weighted
 
+    def sending(self) -> None:
+        """Something is about to be written to the client's socket, which may take its time."""
+        self._is_sending = True
+        self.budget.sending()
+
+    def sent(self) -> None:
+        """Whatever came of it."""
+        if self._is_sending:
+            self._is_sending = False
+            self.budget.sent()
+
     def wrote(self) -> None:
         """All that was paid has been written to the client's socket."""
+        self.sent()
         self.budget.wrote(self._unwritten)
         self._unwritten = 0.0
 
     def answered(self) -> None:
         """Something of the answer is there, or never will be."""
         if self._is_prefilling and self.stream.admitted_at is not None:
-            self.budget.prefilling -= self._prompt
+            self.budget.meter.prefilling -= self._prompt
         self._is_prefilling = False
 
 

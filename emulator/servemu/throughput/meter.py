@@ -13,6 +13,9 @@ STEP = 0.1
 LONGEST = 60.0
 """Seconds of the longest window."""
 
+STANDING = 2.0
+"""Seconds after which prompts that were paid, but not answered, are a backlog of the engine."""
+
 MAX_WAITS = 4096
 """Latest waits that are kept, of those in the longest window."""
 
@@ -36,6 +39,8 @@ class Counters:
     """Provisioned tokens/s until `at`."""
     is_demanded: bool = False
     """Until `at`."""
+    prefilling: float = 0.0
+    """The least there was since the snapshot before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class Window:
     """Tokens/s, mean."""
     paid: float
     """Tokens/s."""
+    processed: float
+    """Tokens/s: what was paid, but for prompts that pile up before the engine."""
     delivered: float
     """Tokens/s."""
     demand: float
@@ -62,12 +69,15 @@ class Meter:
     rate: float
     """Provisioned tokens/s."""
     demanding: int = 0
-    """Requests in flight that do not merely wait for their pace."""
+    """Requests in flight that wait neither for their pace nor for their client to read."""
+    prefilling: float = 0.0
+    """Prompts that were paid and of whose answers nothing has come yet, weighted tokens."""
     paid: float = 0.0
     delivered: float = 0.0
     refused: int = 0
     _provisioned: float = 0.0
     _demand_seconds: float = 0.0
+    _least_prefilling: float = 0.0
     _snapshots: deque[Counters] = field(
         default_factory=lambda: deque(maxlen=int(LONGEST / STEP) + 10)
     )
@@ -83,8 +93,10 @@ class Meter:
         if self.demanding > 0:
             self._demand_seconds += passed
         self.now = now
+        self._least_prefilling = min(self._least_prefilling, self.prefilling)
         if now - self._snapshots[-1].at >= STEP:
             self._snapshots.append(self._counters())
+            self._least_prefilling = self.prefilling
 
     def waited(self, seconds: float) -> None:
         """A request was admitted after so long."""
@@ -100,10 +112,13 @@ class Meter:
         then, latest = self._at(now - seconds), self._counters()
         span = now - then.at
         per_second = 1 / span if span > 0 else 0.0
+        piled_up = self._backlog(now) - self._backlog(then.at)
+        paid = latest.paid - then.paid
         return Window(
             seconds=span,
             provisioned=(latest.provisioned - then.provisioned) * per_second,
-            paid=(latest.paid - then.paid) * per_second,
+            paid=paid * per_second,
+            processed=max(0.0, paid - piled_up) * per_second,
             delivered=(latest.delivered - then.delivered) * per_second,
             demand=(latest.demand_seconds - then.demand_seconds) * per_second,
             refused=latest.refused - then.refused,
@@ -119,7 +134,17 @@ class Meter:
             self.refused,
             self.rate,
             self.demanding > 0,
+            self._least_prefilling,
         )
+
+    def _backlog(self, moment: float) -> float:
+        """What was never less in the `STANDING` seconds before: the engine was behind by it."""
+        if moment >= self.now:
+            near = [c.prefilling for c in self._snapshots if c.at > moment - STANDING]
+            return min([*near, self._least_prefilling, self.prefilling])
+        near = [c.prefilling for c in self._snapshots if moment - STANDING < c.at <= moment]
+        later = (c.prefilling for c in self._snapshots if c.at > moment)
+        return min(near, default=next(later, self._least_prefilling))
 
     def _at(self, moment: float) -> Counters:
         """The counters as they were then: a snapshot, or what nothing changed until the next."""
