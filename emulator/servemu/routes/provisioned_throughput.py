@@ -29,7 +29,7 @@ async def create(request: Request) -> Response:
     config = draft_config(body.config.as_config(), drafting_of(request, body.name, by_units=True))
     given = body.model_dump(exclude={"config"}, exclude_none=True)
     endpoint = new_endpoint(request, CreateEndpoint.model_validate(given), config)
-    call = call_of(request, "serving-endpoints.create")
+    call = call_of(request, "serving-endpoints.create_provisioned_throughput_endpoint")
     deployments = world_of(request).deployments
     return answered(request, deployments.create(call, endpoint, config))
 
@@ -45,5 +45,5 @@ async def update_config(request: Request) -> Response:
     endpoint = deployments.get(principal_of(request).workspace, name)
     drafting = drafting_of(request, name, by_units=True, is_update=True)
     config = draft_update(body.config.as_config(), endpoint, drafting)
-    call = call_of(request, "serving-endpoints.update_config")
+    call = call_of(request, "serving-endpoints.update_provisioned_throughput_endpoint_config")
     return answered(request, deployments.update_config(call, name, config, at_once=True))
