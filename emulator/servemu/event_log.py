@@ -15,6 +15,8 @@ from servemu.lifecycle.history import TRACE
 from servemu_state.records import Endpoint, Event
 
 READS = ("GET", "HEAD")
+SCALED = re.compile(r": (?:Scaled (?:up|down) from [0-9]|Scale-up stops at )")
+"""Load is measured in real time, so replicas follow the machine's speed."""
 LOADED_IN = re.compile(r"Model loaded in [0-9.]+ s")
 
 
@@ -25,7 +27,11 @@ def lines(
 
     `began`: the workspace's first second, on its own clock.
     """
-    told = [_of_event(began, endpoint, event) for endpoint, event in history]
+    told = [
+        _of_event(began, endpoint, event)
+        for endpoint, event in history
+        if not SCALED.search(event.message)
+    ]
     told += [_of_request(began, entry) for entry in entries if entry.method not in READS]
     return [line for _, line in sorted(told)]
 

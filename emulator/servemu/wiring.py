@@ -27,7 +27,7 @@ from servemu.registry.signing import UrlSigner
 from servemu.registry.tracking import Tracking
 from servemu.registry.versions import ModelVersions
 from servemu.replies import Replies
-from servemu.residents import Build, Residents
+from servemu.residents import Bounds, Build, Residents
 from servemu.settings import Settings
 from servemu.workspace import Workspaces
 from servemu.world import World
@@ -53,8 +53,7 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
     residents = Residents(
         with_pyfunc(build or engine_builder(settings)),
         clock,
-        limit=settings.max_resident_models,
-        idle_seconds=settings.request_timeout,
+        Bounds(settings.max_resident_models, settings.max_resident_bytes, settings.request_timeout),
     )
 
     replies = Replies(db, settings.replies)
@@ -72,6 +71,8 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         Timeline(lookup, settings.speedup),
         Pool(lookup, faults, settings.capacity),
     )
+    engines = Engines(residents, replies, dice)
+    router = TrafficRouter(deployments, lookup, engines, clock, settings)
     models = RegisteredModels(db, workspaces, catalog, settings.catalogs)
     return World(
         settings=settings,
@@ -82,12 +83,10 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
         tokens=AccessTokens(db, workspaces),
         faults=faults,
         deployments=deployments,
-        reconciler=Reconciler(deployments, clock, load),
+        reconciler=Reconciler(deployments, router.scaling, clock, load),
         residents=residents,
         replies=replies,
-        router=TrafficRouter(
-            deployments, lookup, Engines(residents, replies, dice), clock, settings
-        ),
+        router=router,
         meter=Meter(workspaces.now),
         machine=Machine(clock),
         journal=Journal(workspaces, clock, settings.journal_size),

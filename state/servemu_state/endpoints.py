@@ -14,6 +14,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    or_,
     select,
 )
 from sqlalchemy.exc import IntegrityError
@@ -60,6 +61,12 @@ _IS_DUE = exists().where(
     _DEPLOYMENTS.c.endpoint_id == _TABLE.c.id, _DEPLOYMENTS.c.due_at.is_not(None)
 )
 _LIST_DUE = _joined().where(_IS_DUE).order_by(_TABLE.c.workspace, *_BY_CREATION)
+_IS_SCALED = exists().where(
+    _DEPLOYMENTS.c.endpoint_id == _TABLE.c.id,
+    _DEPLOYMENTS.c.role == models.ACTIVE,
+    or_(*(_DEPLOYMENTS.c.entities.contains(f'"replicas":{digit}') for digit in range(1, 10))),
+)
+_LIST_SCALED = _joined().where(_IS_SCALED).order_by(_TABLE.c.workspace, *_BY_CREATION)
 _COUNT = select(func.count()).select_from(_TABLE).where(_IN_WORKSPACE)
 _INSERT = _TABLE.insert()
 _UPDATE = _TABLE.update().where(_WITH_ID)
@@ -102,6 +109,11 @@ def count(conn: Connection, workspace: str) -> int:
 def list_due(conn: Connection) -> list[Endpoint]:
     """The endpoints of all workspaces with a deployment that is due for something: to resume."""
     return [_endpoint(tuple(row)) for row in conn.execute(_LIST_DUE)]
+
+
+def list_scaled(conn: Connection) -> list[Endpoint]:
+    """The endpoints of all workspaces that serve with more replicas than they must."""
+    return [_endpoint(tuple(row)) for row in conn.execute(_LIST_SCALED)]
 
 
 def insert(conn: Connection, endpoint: Endpoint) -> None:

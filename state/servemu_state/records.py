@@ -49,6 +49,8 @@ class ServedEntity:
     """All other wire fields of the entity (workload_type, environment_vars, …), echoed as given."""
     model_id: str | None = None
     """Of a model that somebody registered; None: one of the catalogue, or an external one."""
+    replicas: int | None = None
+    """That autoscaling has brought it to; None: it stands at its minimum."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,11 @@ class Budgets:
             budget = self._unlimited[workspace, endpoint] = TokenBudget(None, self._clock)
         return budget
 
+    def unlimited_of(self, workspace: str) -> dict[str, TokenBudget]:
+        """Of the workspace's pay-per-token endpoints that were asked, by name."""
+        asked = self._unlimited.items()
+        return {name: budget for (owner, name), budget in asked if owner == workspace}
+
     def of(self, endpoint: Endpoint, entity: ServedEntity, model: CatalogModel) -> TokenBudget:
         """Of the entity, in the config version that serves."""
         assert endpoint.active is not None
@@ -39,10 +44,15 @@ class Budgets:
             budgets = {}
             self._budgets[endpoint.id] = endpoint.active.config_version, budgets
         if entity.name not in budgets:
-            rate = provisioned_tokens_per_second(entity, model)
-            scaled = None if rate is None else rate * self._settings.throughput_scale
-            budgets[entity.name] = TokenBudget(scaled, self._clock, self.terms(entity, model))
+            rate = self.rate(entity, model)
+            budgets[entity.name] = TokenBudget(rate, self._clock, self.terms(entity, model))
         return budgets[entity.name]
+
+    def rate(self, entity: ServedEntity, model: CatalogModel) -> float | None:
+        """Tokens/s of the replicas that serve now, on this machine; None: unlimited."""
+        autoscaling = self._settings.autoscaling
+        rate = provisioned_tokens_per_second(entity, model, autoscaling=autoscaling)
+        return None if rate is None else rate * self._settings.throughput_scale
 
     def find(self, endpoint: Endpoint, entity: str) -> TokenBudget | None:
         """Of the entity; None: nobody asked it since this config version serves."""
@@ -82,15 +92,43 @@ class Budgets:
         return Terms(weights, bounds, surge)
 
 
-def provisioned_tokens_per_second(entity: ServedEntity, model: CatalogModel) -> float | None:
-    """Whole chunks of the most that was asked for, or its model units; None: not provisioned, so
-    not limited.
-
-    An entity stands at its maximum until there is an autoscaler to move it.
+def bounds_of(entity: ServedEntity, model: CatalogModel) -> tuple[int, int] | None:
+    """Least and most replicas of the entity while it serves: 1 at least, zero is left to sleeping.
+    Model units have one size. None: it is not provisioned, so not limited.
     """
     units: int | None = entity.settings.get("provisioned_model_units")
     if units is not None and model.takes_model_units:
-        return provisioned_rate(unit_replicas(model, units), model)
+        size = unit_replicas(model, units)
+        return size, size
     if entity.max_provisioned_throughput is None or model.chunk is None:
         return None
-    return provisioned_rate(replicas(entity.max_provisioned_throughput, model.chunk), model)
+    most = max(1, replicas(entity.max_provisioned_throughput, model.chunk))
+    least = replicas(entity.min_provisioned_throughput or 0, model.chunk)
+    return min(most, max(1, least)), most
+
+
+def may_scale(entity: ServedEntity, model: CatalogModel) -> bool:
+    """Its bounds differ, and its family autoscales at all (Maverick does not, DOC)."""
+    bounds = bounds_of(entity, model)
+    return bounds is not None and bounds[0] < bounds[1] and model.family.autoscales
+
+
+def standing_replicas(
+    entity: ServedEntity, model: CatalogModel, *, autoscaling: bool = True
+) -> int | None:
+    """Replicas that serve now. None: not provisioned. What does not scale stands at its maximum."""
+    bounds = bounds_of(entity, model)
+    if bounds is None:
+        return None
+    least, most = bounds
+    if not autoscaling or not may_scale(entity, model):
+        return most
+    return least if entity.replicas is None else max(least, min(most, entity.replicas))
+
+
+def provisioned_tokens_per_second(
+    entity: ServedEntity, model: CatalogModel, *, autoscaling: bool = True
+) -> float | None:
+    """What the replicas that serve now deliver; None: not provisioned, so not limited."""
+    standing = standing_replicas(entity, model, autoscaling=autoscaling)
+    return None if standing is None else provisioned_rate(standing, model)

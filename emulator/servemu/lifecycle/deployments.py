@@ -58,10 +58,10 @@ class Deployments:
         pool: Pool,
     ) -> None:
         self.db = db
-        self._workspaces = workspaces
+        self.workspaces = workspaces
         self._faults = faults
         self._timeline = timeline
-        self._pool = pool
+        self.pool = pool
         with db.read() as connection:
             to_come = endpoints.list_due(connection)
         self.agenda = Agenda(workspaces, to_come)
@@ -131,7 +131,7 @@ class Deployments:
     def start(self, call: Call, name: str) -> Endpoint:
         """What was stopped comes up again. Raises as `stop`."""
         endpoint = self.get(call.workspace, name)
-        now = self._workspaces.now(call.workspace)
+        now = self.workspaces.now(call.workspace)
         return self.update_config(call, name, transitions.stopped_config(endpoint, now))
 
     def change(self, workspace: str, name: str, step: Step) -> Endpoint:
@@ -140,7 +140,7 @@ class Deployments:
         """
         with self.db.write() as connection:
             before = _existing(connection, workspace, name)
-            endpoint = step(before, self._workspaces.now(workspace))
+            endpoint = step(before, self.workspaces.now(workspace))
             if endpoint.tags != before.tags:
                 with self._tags(connection, endpoint):
                     endpoints.save(connection, endpoint)
@@ -199,7 +199,7 @@ class Deployments:
         active = endpoint.active
         assert active is not None
         if active.due_at is None:
-            now = self._workspaces.now(endpoint.workspace)
+            now = self.workspaces.now(endpoint.workspace)
             due_at = now + self._timeline.waking_seconds(active)
             self._save(sleeping.start_waking(endpoint, due_at))
         await awake.wait()
@@ -207,7 +207,7 @@ class Deployments:
     def asked(self, endpoint: Endpoint) -> None:
         """Somebody sent a request: it stays awake for longer."""
         if endpoint.active is not None and endpoint.active.due_at is not None:
-            self._last_asked[endpoint.id] = self._workspaces.now(endpoint.workspace)
+            self._last_asked[endpoint.id] = self.workspaces.now(endpoint.workspace)
 
     def idle_time_is_over(self, endpoint: Endpoint) -> None:
         """The active config is due: asleep unless somebody asked meanwhile, awake if it woke."""
@@ -220,12 +220,19 @@ class Deployments:
             self._save(transitions.recovered(endpoint, active.due_at + idle if may_sleep else None))
         elif any(sleeping.is_scaled_to_zero(entity) for entity in active.entities):
             # The request that woke it is served now, however far the clock was moved at once.
-            awake_at = max(active.due_at, self._workspaces.now(endpoint.workspace))
+            awake_at = max(active.due_at, self.workspaces.now(endpoint.workspace))
             self._save(sleeping.stay_awake(endpoint, awake_at + idle))
         elif asked_at + idle > active.due_at:
             self._save(sleeping.stay_awake(endpoint, asked_at + idle))
         else:
             self._save(sleeping.scale_to_zero(endpoint))
+
+    def scaled(self, endpoint: Endpoint, event: Event) -> None:
+        """Replicas of what serves came or went; the endpoint may be gone."""
+        with suppress(EndpointGone), self.db.write() as connection:
+            endpoints.save(connection, endpoint)
+            events.append(connection, event)
+            self._track(endpoint)
 
     def enter_stage(self, endpoint: Endpoint, stage: int) -> None:
         """The next stage begins when the one before was due, however late anybody looked."""
@@ -253,14 +260,14 @@ class Deployments:
         for endpoint in list(self._waiting.values()):
             pending = endpoint.pending
             assert pending is not None
-            now = self._workspaces.now(endpoint.workspace)
+            now = self.workspaces.now(endpoint.workspace)
             if self._shortage(endpoint, now) is None:
                 yield replace(endpoint, pending=replace(pending, due_at=now))
 
     def _shortage(self, endpoint: Endpoint, now: float) -> Shortage | None:
         with self.db.write() as connection:
             others = endpoints.list_all(connection, endpoint.workspace)
-            return self._pool.shortage(connection, endpoint, others, now)
+            return self.pool.shortage(connection, endpoint, others, now)
 
     def befall(self, workspace: str, name: str, fired: Fired) -> None:
         """A fault happens to what serves. Nothing where nothing does."""
@@ -273,14 +280,14 @@ class Deployments:
 
     def fail(self, endpoint: Endpoint, failures: Mapping[str, Failure]) -> None:
         """The new config failed; the old one serves on."""
-        now = self._workspaces.now(endpoint.workspace)
+        now = self.workspaces.now(endpoint.workspace)
         self._save(transitions.fail(endpoint, failures, now))
 
     def note_load(
         self, endpoint: Endpoint, entity: ServedEntity, outcome: EngineInfo | BaseException
     ) -> None:
         """Into the history: what came of loading the entity's model. Nothing once it is gone."""
-        at = self._workspaces.now(endpoint.workspace)
+        at = self.workspaces.now(endpoint.workspace)
         if isinstance(outcome, BaseException):
             event = history.not_loaded(endpoint, entity, outcome, at)
         else:
@@ -307,7 +314,7 @@ class Deployments:
     def _succeeded(self, endpoint: Endpoint) -> Endpoint:
         pending = endpoint.pending
         assert pending is not None
-        now = self._workspaces.now(endpoint.workspace)
+        now = self.workspaces.now(endpoint.workspace)
         may_sleep = any(sleeping.scales_to_zero(entity) for entity in pending.entities)
         idle_at = now + self._timeline.idle_seconds() if may_sleep else None
         return transitions.succeed(endpoint, now, self._timeline.task(pending), idle_at)
@@ -316,7 +323,7 @@ class Deployments:
         self, connection: Connection, call: Call, endpoint: Endpoint, config: Config
     ) -> Endpoint:
         """Accept the config, draw its lifecycle fault, enter the first stage."""
-        now = self._workspaces.now(call.workspace)
+        now = self.workspaces.now(call.workspace)
         endpoint = transitions.accept(endpoint, config, now)
         drawn = self._faults.draw(
             connection,
@@ -341,7 +348,7 @@ class Deployments:
     @contextmanager
     def _tags(self, connection: Connection, endpoint: Endpoint) -> Iterator[None]:
         """The rule of its tag is there from now on, unless the transaction fails."""
-        self._faults.follow_tags(connection, endpoint, self._workspaces.now(endpoint.workspace))
+        self._faults.follow_tags(connection, endpoint, self.workspaces.now(endpoint.workspace))
         try:
             yield
         except BaseException:

@@ -29,6 +29,9 @@ ENDED: Mapping[ConfigUpdate, str] = {
 STARTED = "Container started"
 LOAD_FAILED = "Model server failed to load the model."
 AWAKE = "Scaled up from zero"
+SCALED = "Scaled {way} from {before} to {after} {word}"
+SHORT = "Scale-up stops at {replicas} {word}: no {workload_type} capacity"
+"""GUESSES, as all of autoscaling; its messages of a scaled endpoint were never seen."""
 IMAGE = "Container image creation"
 """How the real events of an image build begin; `system.ai` models need none."""
 TRACE = "\nTraceback "
@@ -84,6 +87,22 @@ def not_loaded(endpoint: Endpoint, entity: ServedEntity, error: BaseException, a
         trace = f"Traceback (its end):\n{trace[-MAX_TRACE:]}"
     text = f"{LOAD_FAILED}\n{trace}"
     return _about(_pending(endpoint), entity, f"Served entity {entity.name}: {text}", at)
+
+
+def scaled(endpoint: Endpoint, entity: ServedEntity, replicas: tuple[int, int], at: float) -> Event:
+    """Replicas of what serves came or went: from so many to so many."""
+    before, after = replicas
+    way = "up" if after > before else "down"
+    text = SCALED.format(way=way, before=before, after=after, word=_replicas(after))
+    return _about_active(endpoint, entity, text, at)
+
+
+def fell_short(
+    endpoint: Endpoint, entity: ServedEntity, replicas: int, workload_type: str, at: float
+) -> Event:
+    """The GPU pool had no more for it."""
+    text = SHORT.format(replicas=replicas, word=_replicas(replicas), workload_type=workload_type)
+    return _about_active(endpoint, entity, text, at)
 
 
 def render_event(event: Event) -> dict[str, Any]:
@@ -222,6 +241,16 @@ def _update(endpoint: Endpoint, message: str) -> Event:
 
 def _pending(endpoint: Endpoint) -> Where:
     return Where(endpoint.id, endpoint.last_config_version)
+
+
+def _replicas(number: int) -> str:
+    return "replica" if number == 1 else "replicas"
+
+
+def _about_active(endpoint: Endpoint, entity: ServedEntity, text: str, at: float) -> Event:
+    assert endpoint.active is not None
+    where = Where(endpoint.id, endpoint.active.config_version)
+    return _about(where, entity, f"Served entity {entity.name}: {text}", at)
 
 
 def _about(where: Where, entity: ServedEntity, message: str, at: float) -> Event:

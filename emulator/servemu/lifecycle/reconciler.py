@@ -9,6 +9,7 @@ from servemu.lifecycle import fates
 from servemu.lifecycle.agenda import Due
 from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.fates import CREATING, LOADING, WAITING, Failure
+from servemu.lifecycle.scaling import Scaling
 from servemu_engine.base import EngineInfo
 from servemu_engine.errors import LoadFailed
 from servemu_state.errors import StateError
@@ -29,8 +30,11 @@ Loading = asyncio.Task[dict[str, Failure]]
 class Reconciler:
     """Walks each deployment through its stages; the weights load during the last one."""
 
-    def __init__(self, deployments: Deployments, clock: Clock, load: Load) -> None:
+    def __init__(
+        self, deployments: Deployments, scaling: Scaling, clock: Clock, load: Load
+    ) -> None:
         self._deployments = deployments
+        self._scaling = scaling
         self._clock = clock
         self._load = load
         self._loading: dict[tuple[str, int], Loading] = {}
@@ -71,18 +75,26 @@ class Reconciler:
 
     def step(self) -> float | None:
         """Move on all that is due, the earliest first. Answers when the next is."""
-        agenda = self._deployments.agenda
-        while (due := agenda.first()) is not None:
-            if self._waits(due):
-                agenda.set_aside(due)
-            elif due.at <= self._clock.now():
-                self._advance(due)
-                self._admit()
-            else:
-                break
+        while self._move_on():
+            self._admit()
         self._admit()
-        due = agenda.first()
-        return None if due is None else due.at
+        due, look_at = self._deployments.agenda.first(), self._scaling.first()
+        times = [due.at] if due is not None else []
+        return min(times + ([look_at] if look_at is not None else []), default=None)
+
+    def _move_on(self) -> bool:
+        """The earliest of what is due happens; False: nothing is."""
+        agenda, now = self._deployments.agenda, self._clock.now()
+        while (due := agenda.first()) is not None and self._waits(due):
+            agenda.set_aside(due)
+        look_at = self._scaling.first()
+        if look_at is not None and look_at <= now and (due is None or look_at < due.at):
+            self._scaling.look()
+        elif due is not None and due.at <= now:
+            self._advance(due)
+        else:
+            return False
+        return True
 
     def _admit(self) -> None:
         """Deployments that wait for GPU replicas go on, if there are enough by now."""

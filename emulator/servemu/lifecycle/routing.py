@@ -22,6 +22,7 @@ from servemu.lifecycle.budgets import Budgets
 from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.external_models import not_served
 from servemu.lifecycle.kinds import is_external
+from servemu.lifecycle.scaling import Scaling
 from servemu.lifecycle.sleeping import is_scaled_to_zero
 from servemu.registry.lookup import ModelLookup
 from servemu.replies import Addressed, Replies
@@ -72,6 +73,7 @@ class TrafficRouter:
         self._settings = settings
         self._rng = random.Random()
         self.budgets = Budgets(clock, settings)
+        self.scaling = Scaling(deployments, models, self.budgets, clock, settings)
 
     async def route(
         self, caller: Principal, endpoint: str, served_entity: str | None = None
@@ -116,6 +118,7 @@ class TrafficRouter:
     def forget(self, endpoint_id: str) -> None:
         """The endpoint is gone, and its budgets with it."""
         self.budgets.forget(endpoint_id)
+        self.scaling.forget(endpoint_id)
 
     def _target(self, caller: Principal, name: str, served_entity: str | None) -> Target | Endpoint:
         """The choice; or the endpoint, when what was chosen must be woken first."""
@@ -142,6 +145,7 @@ class TrafficRouter:
         if model is None:
             raise ModelServerUnavailable(f"Model '{entity.entity_name}' left the catalogue.")
         budget = self.budgets.of(endpoint, entity, model)
+        self.scaling.demanded(endpoint, entity, model)
         return Target(entity.name, model, budget, model.api_types)
 
     def _choose(

@@ -23,8 +23,14 @@ def is_scaled_to_zero(entity: ServedEntity) -> bool:
 
 
 def scale_to_zero(endpoint: Endpoint) -> Endpoint:
-    """Nobody asked for long enough: what may sleep does."""
-    return _with_message(endpoint, SCALED_TO_ZERO, due_at=None)
+    """Nobody asked for long enough: what may sleep does. It wakes with its least replicas."""
+    asleep = _with_message(endpoint, SCALED_TO_ZERO, due_at=None)
+    assert asleep.active is not None
+    entities = tuple(
+        replace(entity, replicas=None) if is_scaled_to_zero(entity) else entity
+        for entity in asleep.active.entities
+    )
+    return replace(asleep, active=replace(asleep.active, entities=entities))
 
 
 def start_waking(endpoint: Endpoint, due_at: float) -> Endpoint:
