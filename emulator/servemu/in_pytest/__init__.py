@@ -1,0 +1,1 @@
+"""What `servemu.pytest_plugin` needs once a test asks for an emulator."""
