@@ -22,6 +22,8 @@ ApiError
 │   ├── ResourceNotFound            404 RESOURCE_DOES_NOT_EXIST
 │   ├── EndpointExists              409 RESOURCE_ALREADY_EXISTS
 │   ├── ScriptedReplyExists         409 RESOURCE_ALREADY_EXISTS
+│   ├── StoredModelExists           409 RESOURCE_ALREADY_EXISTS
+│   ├── StoredModelInUse            409 RESOURCE_CONFLICT
 │   └── UpdateInProgress            409 RESOURCE_CONFLICT
 └── data plane
     ├── BadRequest                  400 BAD_REQUEST
@@ -185,6 +187,17 @@ class ScriptedReplyExists(ControlPlaneError):
         super().__init__(f"Scripted reply with id '{reply_id}' already exists.")
 
 
+class StoredModelExists(ControlPlaneError):
+    """Ours: another model of the store has the name."""
+
+
+class StoredModelInUse(ControlPlaneError):
+    """Ours: its weights are in memory."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Model '{name}' is in memory or being loaded, and cannot be removed.")
+
+
 class UpdateInProgress(ControlPlaneError):
     def __init__(
         self, message: str = "Endpoint served entities are currently being updated"
@@ -305,6 +318,8 @@ WIRE: Mapping[type[ApiError], tuple[int, str | int]] = {
     ResourceNotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
     EndpointExists: (409, "RESOURCE_ALREADY_EXISTS"),
     ScriptedReplyExists: (409, "RESOURCE_ALREADY_EXISTS"),
+    StoredModelExists: (409, "RESOURCE_ALREADY_EXISTS"),
+    StoredModelInUse: (409, "RESOURCE_CONFLICT"),
     UpdateInProgress: (409, "RESOURCE_CONFLICT"),
     BadRequest: (400, "BAD_REQUEST"),
     JsonObjectRefused: (400, "INVALID_PARAMETER_VALUE"),

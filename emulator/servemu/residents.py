@@ -2,15 +2,30 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from servemu.catalog import CatalogModel
 from servemu.clock import Clock
 from servemu_engine.base import Embedder, Engine
+from servemu_engine.errors import LoadFailed
 
 Build = Callable[[CatalogModel], "Engine | Embedder"]
 """The engine that plays a registered model, not yet started. Raises `LoadFailed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many engines stay in memory."""
+
+    models: int
+    """Idle ones past this are dropped; those in use are not, and no load fails for it."""
+    num_bytes: int | None
+    """Of all weights together. A load past this fails if dropping the idle ones is not enough."""
+    idle_seconds: float
+    """A request lasts no longer than the request time-out, so an engine that nobody asked for
+    during that time has nothing to do."""
 
 
 @dataclass(slots=True)
@@ -27,16 +42,10 @@ class Residents:
     `load` may be called from any thread; the same model is loaded once.
     """
 
-    def __init__(self, build: Build, clock: Clock, *, limit: int, idle_seconds: float) -> None:
-        """At most `limit` engines stay, but for those used within `idle_seconds`.
-
-        A request lasts no longer than the request time-out, so an engine that nobody asked for
-        during that time has nothing to do.
-        """
+    def __init__(self, build: Build, clock: Clock, bounds: Bounds) -> None:
         self._build = build
         self._clock = clock
-        self._limit = limit
-        self._idle_seconds = idle_seconds
+        self._bounds = bounds
         self._resident: dict[str, Resident] = {}
         self._lock = threading.Lock()
         self._loading: dict[str, threading.Lock] = {}
@@ -59,13 +68,27 @@ class Residents:
             if engine is not None:
                 return engine
             engine = self._build(model)
+            self._make_room(name, engine.info.num_bytes)  # by its files, before they are read
             engine.start()
-            with self._lock:
-                self._resident[name] = Resident(engine, self._clock.monotonic())
-                dropped = list(self._take_idle(keep=name))
-        for old in dropped:
-            old.close()
+            try:
+                self._make_room(name, engine.info.num_bytes, engine)
+            except LoadFailed:
+                engine.close()
+                raise
         return engine
+
+    @contextmanager
+    def unused(self, name: str) -> Iterator[bool]:
+        """Whether a model is neither in memory nor being loaded; nobody loads it meanwhile."""
+        with self._lock:
+            loading = self._loading.setdefault(name, threading.Lock())
+        if not loading.acquire(blocking=False):
+            yield False
+            return
+        try:
+            yield name not in self._resident
+        finally:
+            loading.release()
 
     def describe(self) -> list[dict[str, Any]]:
         """What is in memory, for `servemu models`."""
@@ -94,12 +117,36 @@ class Residents:
         for engine in engines:
             engine.close()
 
-    def _take_idle(self, keep: str) -> Iterator[Engine | Embedder]:
+    def _make_room(
+        self, name: str, num_bytes: int, engine: Engine | Embedder | None = None
+    ) -> None:
+        """For one more, which takes it if it is up. Raises `LoadFailed`."""
+        most = self._bounds.num_bytes
+        with self._lock:
+            dropped = list(self._take_idle(num_bytes))
+            held = self._num_bytes()
+            fits = most is None or held + num_bytes <= most
+            if fits and engine is not None:
+                self._resident[name] = Resident(engine, self._clock.monotonic())
+        for old in dropped:
+            old.close()
+        if not fits:
+            raise LoadFailed(
+                f"model {name!r} takes {num_bytes} bytes, and models in use hold {held} of "
+                f"max_resident_bytes = {most}"
+            )
+
+    def _take_idle(self, num_bytes: int) -> Iterator[Engine | Embedder]:
         now = self._clock.monotonic()
         by_age = sorted(self._resident.items(), key=lambda item: item[1].last_used)
+        most = self._bounds.num_bytes
         for name, resident in by_age:
-            if len(self._resident) <= self._limit:
+            fits = most is None or self._num_bytes() + num_bytes <= most
+            if fits and len(self._resident) < self._bounds.models:
                 return
-            if name != keep and now - resident.last_used > self._idle_seconds:
+            if now - resident.last_used > self._bounds.idle_seconds:
                 del self._resident[name]
                 yield resident.engine
+
+    def _num_bytes(self) -> int:
+        return sum(resident.engine.info.num_bytes for resident in self._resident.values())

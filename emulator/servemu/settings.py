@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     )
     max_sequences: int = Field(32, gt=0, description="Sequences one engine runs at once.")
     max_resident_models: int = Field(4, gt=0, description="Idle ones past this are unloaded.")
+    max_resident_bytes: int | None = Field(
+        None, gt=0, description="Of the weights in memory; a load past this fails. None: no bound."
+    )
     max_body_bytes: int = Field(
         4 * 1024 * 1024, gt=0, description="Foundation models take 4 MB (facts/data_plane §5)."
     )

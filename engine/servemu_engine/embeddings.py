@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from servemu_engine.base import EmbedRequest, EngineInfo, PreparedEmbedRequest
 from servemu_engine.errors import EngineClosed, EngineDead, EngineStopped, InvalidPrompt
 from servemu_engine.loading import LoadedModel, load_encoder
+from servemu_engine.manifest import memory_of
 from servemu_engine.pooling import batches, pad, pool, projection, read_pooling, read_window
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class LocalEmbedder:
 
     @property
     def info(self) -> EngineInfo:
-        """Zeros and the wished dtype before `start`."""
+        """Before `start` zeros and the wished dtype, and the bytes an estimate."""
         loaded = self._encoder.loaded if self._encoder else None
         return EngineInfo(
             name=self._name,
@@ -83,7 +84,7 @@ class LocalEmbedder:
             device=loaded.device if loaded else self._device,
             context_length=self._encoder.window if self._encoder else 0,
             num_parameters=loaded.num_parameters if loaded else 0,
-            num_bytes=loaded.num_bytes if loaded else 0,
+            num_bytes=loaded.num_bytes if loaded else memory_of(self._folder, self._dtype),
             load_seconds=self._load_seconds,
         )
 

@@ -15,6 +15,7 @@ from servemu_engine.generation import LocalGeneration, Reader
 from servemu_engine.grammar import Grammars
 from servemu_engine.loading import LoadedModel, load_causal_lm
 from servemu_engine.loop import Answer, EngineLoop
+from servemu_engine.manifest import memory_of
 from servemu_engine.restarts import Restarts
 from servemu_engine.runners import RunnerChoice, RunnerOptions, checked_runner
 from servemu_engine.scheduler import Scheduler
@@ -84,12 +85,20 @@ class LocalEngine:
         self._running: _Running | None = None
         self._restarts = Restarts(self._options.now)
         self._info = EngineInfo(
-            name, "local", "", self._options.dtype, self._options.device, 0, 0, 0, 0.0
+            name=name,
+            kind="local",
+            architecture="",
+            dtype=self._options.dtype,
+            device=self._options.device,
+            context_length=0,
+            num_parameters=0,
+            num_bytes=memory_of(folder, self._options.dtype),
+            load_seconds=0.0,
         )
 
     @property
     def info(self) -> EngineInfo:
-        """Sizes are 0 before `start`."""
+        """Before `start` sizes are 0, and the bytes an estimate."""
         return self._info
 
     def start(self) -> None:

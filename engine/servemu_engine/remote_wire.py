@@ -191,7 +191,14 @@ class Tally:
         for index, reason in sorted(self._ended.items()):
             cut = self._cuts[index]
             rest = "" if cut.found else cut.held
-            yield Chunk(index, rest, missing, finish_reason=reason, num_prompt_tokens=prompt)
+            yield Chunk(
+                index,
+                rest,
+                missing,
+                finish_reason=reason,
+                stop_string=cut.found,
+                num_prompt_tokens=prompt,
+            )
             missing = 0
 
     def _missing(self) -> int:

@@ -54,6 +54,11 @@ def find_stop(text: str, stops: Sequence[str]) -> int | None:
     return min(places, default=None)
 
 
+def stop_at(text: str, place: int, stops: Sequence[str]) -> str:
+    """Which of `stops` begins there."""
+    return next(stop for stop in stops if stop and text.startswith(stop, place))
+
+
 def num_undecided(text: str, stops: Sequence[str]) -> int:
     """Length of the longest end of `text` that a stop string may still begin with."""
     longest = max((len(stop) for stop in stops), default=0) - 1
@@ -92,6 +97,8 @@ class AnswerText:
     def __init__(self, detokenizer: Detokenizer, rules: StopRules) -> None:
         self._detokenizer = detokenizer
         self._rules = rules
+        self.stopped_by = ""
+        """The stop string that ended it."""
         self._num_tokens = 0
         self._held = ""
         self._shown = 0
@@ -115,6 +122,7 @@ class AnswerText:
             self._entries.append((begin, self._decoded if added else begin + 1, logprob))
         stop = find_stop(self._held, self._rules.stops)
         if stop is not None:
+            self.stopped_by = stop_at(self._held, stop, self._rules.stops)
             self._held = self._held[:stop]
             return self._end("stop")
         if is_last:
@@ -124,6 +132,8 @@ class AnswerText:
     def _end(self, reason: FinishReason, rest: str = "") -> Piece:
         self._held += rest
         stop = find_stop(self._held, self._rules.stops)
+        if stop is not None:
+            self.stopped_by = stop_at(self._held, stop, self._rules.stops)
         text = self._held if stop is None else self._held[:stop]
         end = self._shown + len(text)
         was_cut = reason == "stop" and self._decoded + len(rest) > end
@@ -145,7 +155,8 @@ class StopCut:
     def __init__(self, stop: tuple[str, ...]) -> None:
         self._stop = tuple(filter(None, stop))
         self.held = ""
-        self.found = False
+        self.found = ""
+        """The stop string that was met."""
 
     def push(self, piece: str) -> str:
         if not self._stop:
@@ -154,7 +165,7 @@ class StopCut:
         self.held = ""
         start = find_stop(text, self._stop)
         if start is not None:
-            self.found = True
+            self.found = stop_at(text, start, self._stop)
             return text[:start]
         certain = len(text) - num_undecided(text, self._stop)
         self.held = text[certain:]

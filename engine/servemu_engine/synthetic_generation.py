@@ -81,7 +81,8 @@ def chunks(plan: Plan, tokens: Iterator[tuple[str, bool]]) -> Iterator[Chunk]:
             continue
         if reason is not None:
             text += cut.held
-        yield Chunk(plan.index, text, num_unsent, tuple(logprobs), reason)
+        stop = cut.found
+        yield Chunk(plan.index, text, num_unsent, tuple(logprobs), reason, stop_string=stop)
         if reason is not None:
             return
         logprobs.clear()

@@ -36,6 +36,7 @@ __all__ = [
     "Progress",
     "StoredModel",
     "WeightsUnavailable",
+    "check_name",
     "no_progress",
 ]
 
@@ -117,7 +118,7 @@ class ModelStore:
 
     def remove(self, name: str) -> bool:
         """Delete a model; False when there was none. Raises `ModelNameInvalid`."""
-        _check_name(name)
+        check_name(name)
         if self.find(name) is None:
             return False
         folder = self._root / folder_name(name)
@@ -156,13 +157,13 @@ class ModelStore:
         """
         origin = self._origin(source)
         name = name or _default_name(source)
-        _check_name(name)
+        check_name(name)
         if name in self._sources and name != source:
             raise ModelNameTaken(name, "a model that servemu knows")
         return self._take(name, origin, progress)
 
     def _take(self, name: str, origin: _Origin, progress: Progress) -> StoredModel:
-        _check_name(name)
+        check_name(name)
         try:
             with self._locked(name, progress):
                 stored = self.find(name)
@@ -279,7 +280,8 @@ def _is_name(name: str) -> bool:
     return len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises `ModelNameInvalid`."""
     if not _is_name(name):
         raise ModelNameInvalid(name)
 

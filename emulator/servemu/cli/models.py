@@ -1,9 +1,11 @@
-"""`servemu models`: what is in memory, what is in the store, fetching weights."""
+"""`servemu models`: what is in memory and in the store, what comes into it and what goes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -20,58 +22,113 @@ from servemu.cli.connection import (
 
 if TYPE_CHECKING:
     from servemu.settings import Settings
-    from servemu_engine.weights import Progress
+    from servemu_engine.weights import ModelStore, Progress
 
 app = typer.Typer(help="The small models that play the big ones.", no_args_is_help=True)
 
 
+Store = Annotated[
+    Path | None, typer.Option("--model-store", help="This folder, and no running emulator.")
+]
+MODELS = "/_emulator/models"
+
+
 @app.command("list")
-def list_all(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False) -> None:
-    """The models of a running emulator: in its store, and in memory."""
-    answer = Connection(url, token).get("/_emulator/models")
+def list_all(
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    as_json: AsJson = False,
+    model_store: Store = None,
+) -> None:
+    """The models of a running emulator, in its store and in memory; or those of a folder."""
+    if model_store is None:
+        answer = Connection(url, token).get(MODELS)
+    else:
+        stored = ({**asdict(one), "path": str(one.path)} for one in _store(model_store).list())
+        answer = {"models": [{**row, "size": row.pop("num_bytes")} for row in stored]}
     if as_json:
         show_json(answer)
         return
-    rows = [
-        (
-            model["name"],
-            model.get("source", "-"),
-            model["dtype"],
-            f"{model['size'] / 1e6:.0f} MB",
-            model.get("device", "-"),
-            model.get("runner") or "-",
-            "resident" if model["resident"] else "",
-        )
-        for model in answer["models"]
-    ]
-    show_table(("name", "source", "dtype", "size", "device", "runner", ""), rows)
+    headings = ("name", "source", "dtype", "size", "computes in", "runner", "device", "")
+    show_table(headings, [_row(model) for model in answer["models"]])
+
+
+def _row(model: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        model["name"],
+        model.get("source", "-"),
+        model["dtype"],
+        f"{model['size'] / 1e6:.0f} MB",
+        model.get("precision", "-"),
+        model.get("runner") or "-",
+        model.get("device", "-"),
+        "resident" if model.get("resident") else "",
+    )
 
 
 @app.command()
 def pull(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Default: all that the catalogue plays with.")
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Folders, GGUF files, hub ids (owner/model). Default: what the catalogue plays."
+        ),
     ] = None,
+    name: Annotated[str | None, typer.Option(help="Call it so; for one source.")] = None,
     config: Annotated[Path | None, typer.Option(help="A servemu.toml.")] = None,
     model_store: Annotated[Path | None, typer.Option(help="Folder of converted weights.")] = None,
 ) -> None:
-    """Fetch and convert weights once, so that the emulator starts with them."""
+    """Store models once; `stand_in = "NAME"` in servemu.toml lets one play a family."""
     from servemu.cli.up import checked_settings
-
-    fetch(checked_settings(config, {"model_store": model_store}), names)
-
-
-def fetch(settings: "Settings", names: Sequence[str] | None) -> None:
-    """Bring the store up to date, with a progress bar for what is missing."""
-    from servemu.catalog import load_catalog
     from servemu_engine.errors import LoadFailed
+
+    settings = checked_settings(config, {"model_store": model_store})
+    if not sources:
+        fetch(settings)
+        return
+    if name is not None and len(sources) > 1:
+        raise typer.BadParameter("--name is for one source")
+    for source in sources:
+        try:
+            with progress_bar(name or source) as report:
+                stored = _store(settings.model_store).pull(source, name, report)
+        except LoadFailed as error:
+            raise failure(str(error), 2) from None
+        typer.echo(f"{stored.name} {stored.dtype} {stored.num_bytes / 1e6:.0f} MB")
+
+
+@app.command()
+def remove(
+    name: str, url: Url = DEFAULT_URL, token: Token = None, model_store: Store = None
+) -> None:
+    """Remove a model that is not in memory from the store of a running emulator, or a folder."""
+    from servemu_engine.errors import LoadFailed
+
+    if model_store is None:
+        Connection(url, token).delete(f"{MODELS}/{quote(name)}")
+        return
+    try:
+        was_there = _store(model_store).remove(name)
+    except LoadFailed as error:
+        raise failure(str(error)) from None
+    if not was_there:
+        raise failure(f"model {name!r} is not in {model_store}")
+
+
+def _store(folder: Path) -> "ModelStore":
     from servemu_engine.weights import ModelStore
 
-    if names is None:
-        families = load_catalog(settings.catalog).families.values()
-        names = sorted({family.stand_in for family in families})
-    store = ModelStore(settings.model_store.expanduser())
-    for name in names:
+    return ModelStore(folder.expanduser())
+
+
+def fetch(settings: "Settings") -> None:
+    """Bring the store up to date with the catalogue, with a progress bar for what is missing."""
+    from servemu.catalog import load_catalog
+    from servemu_engine.errors import LoadFailed
+
+    families = load_catalog(settings.catalog).families.values()
+    store = _store(settings.model_store)
+    for name in sorted({family.stand_in for family in families}):
         if store.path(name) is not None:
             continue
         try:

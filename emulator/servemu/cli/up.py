@@ -99,7 +99,7 @@ def _require_models(settings: "Settings") -> None:
         )
     from servemu.cli.models import fetch
 
-    fetch(settings, None)
+    fetch(settings)
 
 
 def _serve(settings: "Settings") -> None:

@@ -1,7 +1,6 @@
 """The emulator's own switches, under `/_emulator` (design §11)."""
 
 from dataclasses import asdict
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +15,6 @@ from servemu.responses import json_response
 from servemu.schemas.body import read_body, read_json
 from servemu.schemas.control import Advance
 from servemu.world import principal_of, world_of
-from servemu_engine.weights import ModelStore, StoredModel
 
 
 async def health(request: Request) -> Response:
@@ -109,36 +107,12 @@ async def advance_clock(request: Request) -> Response:
     return await clock(request)
 
 
-async def models(request: Request) -> Response:
-    """The store, and what is in memory."""
-    world = world_of(request)
-    store = ModelStore(world.settings.model_store.expanduser())
-    resident = {model["name"]: model for model in world.residents.describe()}
-    stored = {model.name: model for model in store.list()}
-    shown = []
-    for name in sorted(resident.keys() | stored.keys()):
-        row: dict[str, Any] = {"name": name, "resident": name in resident}
-        if name in stored:
-            row |= render_stored(stored[name])
-        shown.append(row | resident.get(name, {}))
-    return json_response({"models": shown})
-
-
 async def openapi(request: Request) -> Response:
     """Of all routes: the emulated ones and these."""
     from servemu.openapi.emulator import document  # a hundred schemas that no start waits for
 
     host = str(request.base_url).rstrip("/")
     return json_response(document(request.app.routes, host))
-
-
-def render_stored(model: StoredModel) -> dict[str, Any]:
-    return {
-        "path": str(model.path),
-        "source": model.source,
-        "dtype": model.dtype,
-        "size": model.num_bytes,
-    }
 
 
 async def coverage(request: Request) -> Response:

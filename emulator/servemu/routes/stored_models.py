@@ -1,0 +1,99 @@
+"""`/_emulator/models`: the small models that play the big ones, in the store and in memory."""
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from servemu.errors import InvalidParameter, ResourceNotFound, StoredModelExists, StoredModelInUse
+from servemu.responses import json_response
+from servemu.schemas.body import read_body
+from servemu.schemas.control import Pull
+from servemu.world import World, world_of
+from servemu_engine.errors import LoadFailed
+from servemu_engine.weights import ModelNameTaken, ModelStore, StoredModel, check_name
+
+
+async def list_all(request: Request) -> Response:
+    shown = await asyncio.to_thread(describe, world_of(request))
+    return json_response({"models": list(shown.values())})
+
+
+async def get(request: Request) -> Response:
+    shown = await asyncio.to_thread(describe, world_of(request))
+    return json_response(_find(shown, request.path_params["name"]))
+
+
+async def pull(request: Request) -> Response:
+    """Answers when the model is there, which may take minutes."""
+    wanted = await read_body(request, Pull)
+    world = world_of(request)
+    try:
+        stored = await asyncio.to_thread(store_of(world).pull, wanted.source, wanted.name)
+    except ModelNameTaken as error:
+        raise StoredModelExists(str(error)) from error
+    except LoadFailed as error:
+        raise InvalidParameter(str(error)) from error
+    return json_response(_find(describe(world), stored.name))
+
+
+async def remove(request: Request) -> Response:
+    await asyncio.to_thread(_remove, world_of(request), request.path_params["name"])
+    return json_response({})
+
+
+def store_of(world: World) -> ModelStore:
+    return ModelStore(world.settings.model_store.expanduser())
+
+
+def describe(world: World) -> dict[str, dict[str, Any]]:
+    """By name, sorted. `dtype` and `size` are those of the files; of what is in memory,
+    `precision` is what it computes in and `memory` the bytes of its weights.
+    """
+    resident = {model["name"]: model for model in world.residents.describe()}
+    stored = {model.name: model for model in store_of(world).list()}
+    shown: dict[str, dict[str, Any]] = {}
+    for name in sorted(resident.keys() | stored.keys()):
+        row = {"name": name, "resident": name in resident}
+        loaded = resident.get(name, {})
+        if loaded:
+            row |= loaded | {"precision": loaded["dtype"], "memory": loaded["size"]}
+        if name in stored:
+            row |= render_stored(stored[name])
+        shown[name] = row
+    return shown
+
+
+def render_stored(model: StoredModel) -> dict[str, Any]:
+    """What the store knows."""
+    return {
+        "path": str(model.path),
+        "source": model.source,
+        "task": model.task,
+        "dtype": model.dtype,
+        "size": model.num_bytes,
+    }
+
+
+def _remove(world: World, name: str) -> None:
+    try:
+        check_name(name)
+    except LoadFailed as error:
+        raise InvalidParameter(str(error)) from error
+    with world.residents.unused(name) as is_unused:
+        if not is_unused:
+            raise StoredModelInUse(name)
+        was_there = store_of(world).remove(name)
+    if not was_there:
+        raise _not_stored(name)
+
+
+def _find(shown: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    if name not in shown:
+        raise _not_stored(name)
+    return shown[name]
+
+
+def _not_stored(name: str) -> ResourceNotFound:
+    return ResourceNotFound(f"Model {ascii(name[:200])} is not in the store.")
