@@ -137,6 +137,8 @@ class Chunk:
     finish_reason: FinishReason | None = None
     """Set on the last chunk of each answer."""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    stop_string: str = ""
+    """With the finish reason: the one of the request's stop strings that ended the answer."""
     num_prompt_tokens: int | None = None
     """The whole prompt's tokens, where `prepare` could only estimate them (a remote engine)."""
 

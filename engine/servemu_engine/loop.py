@@ -158,7 +158,8 @@ class EngineLoop:
         num_tokens, answer.num_unsent = answer.num_unsent, 0
         logprobs, answer.unsent_logprobs = tuple(answer.unsent_logprobs), []
         end, calls = spoken.finish_reason, spoken.tool_calls
-        return Chunk(sequence.index, spoken.text, num_tokens, logprobs, end, calls)
+        stop = answer.text.stopped_by
+        return Chunk(sequence.index, spoken.text, num_tokens, logprobs, end, calls, stop)
 
     def _logprob(self, sampled: Sampled) -> TokenLogprob | None:
         scores = sampled.scores

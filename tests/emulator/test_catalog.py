@@ -110,8 +110,8 @@ def test_embedding_families_have_the_documented_vectors(catalog: Catalog) -> Non
 
 def test_stand_in_follows_the_task(catalog: Catalog) -> None:
     for family in catalog.families.values():
-        is_embedder = family.tasks == ("llm/v1/embeddings",)
-        assert family.stand_in == ("all-minilm-l6-v2" if is_embedder else "smollm2-135m-instruct")
+        expected = {"llm/v1/embeddings": "all-minilm-l6-v2", "custom": "pyfunc"}
+        assert family.stand_in == expected.get(family.tasks[0], "smollm2-135m-instruct")
 
 
 def test_users_family_may_name_its_own_stand_in() -> None:
@@ -223,7 +223,7 @@ def test_users_empty_refusal_lifts_ours() -> None:
         (
             {"families": {"llama-8b": {"tasks": ["llm/v2/chat"]}}},
             "catalog.families.llama-8b: tasks = ['llm/v2/chat'] is not allowed; "
-            "allowed: a list of llm/v1/chat | llm/v1/completions | llm/v1/embeddings",
+            "allowed: a list of llm/v1/chat | llm/v1/completions | llm/v1/embeddings | custom",
         ),
         (
             {"families": {"llama-8b": {"unit_chunk": 50}}},
@@ -237,7 +237,7 @@ def test_users_empty_refusal_lifts_ours() -> None:
         (
             {"models": {"c.s.m": {"family": "llama-8b", "version": "1"}}},
             "catalog.models.\"c.s.m\": version = '1' is not allowed; allowed: the keys "
-            "family, versions, task, served_name, chunk, refusal",
+            "family, versions, task, served_name, chunk, refusal, api_types, signature",
         ),
         (
             {"models": {"c.s.m": {"family": "llama-8b", "versions": [1]}}},
@@ -257,7 +257,7 @@ def test_users_empty_refusal_lifts_ours() -> None:
         (
             {"models": {"c.s.m": "llama-8b"}},
             "catalog.models.\"c.s.m\": = 'llama-8b' is not allowed; allowed: a table with "
-            "family, versions, task, served_name, chunk, refusal",
+            "family, versions, task, served_name, chunk, refusal, api_types, signature",
         ),
         (
             {"foundation_models": {"databricks-gpt-5": {"entity": "system.ai.gone"}}},

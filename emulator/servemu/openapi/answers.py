@@ -130,8 +130,8 @@ class MessagesAnswer(Described):
     role: Literal["assistant"]
     model: str
     content: list[dict[str, JsonValue]]
-    stop_reason: Literal["end_turn", "max_tokens", "tool_use"]
-    stop_sequence: None
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+    stop_sequence: str | None
     usage: MessagesUsage
 
 

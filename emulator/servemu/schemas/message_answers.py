@@ -17,7 +17,7 @@ STOP_REASONS: dict[FinishReason, str] = {
     "length": "max_tokens",
     "tool_calls": "tool_use",
 }
-"""facts/data_plane §3.1. `stop_sequence` is not told apart from `end_turn`: the engines do not."""
+"""facts/data_plane §3.1; an end by a stop string is a `stop_sequence`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class MessageAnswer:
         self._input_tokens = head.prompt_tokens
         self._output_tokens = 0
         self._stop_reason: str | None = None
+        self._stop_sequence: str | None = None
 
     def add(self, source: int, chunk: Chunk) -> None:
         """Keep a chunk for `body`."""
@@ -84,7 +85,7 @@ class MessageAnswer:
             "model": self._head.model,
             "content": [block.shown() for block in self._blocks],
             "stop_reason": self._stop_reason,
-            "stop_sequence": None,
+            "stop_sequence": self._stop_sequence,
             "usage": {
                 "input_tokens": self._input_tokens,
                 "cache_creation_input_tokens": 0,
@@ -109,12 +110,16 @@ class MessageAnswer:
             yield from self._use(delta)
         if chunk.finish_reason is not None:
             yield from self._close()
-            self._stop_reason = STOP_REASONS[chunk.finish_reason]
-            yield {
-                "type": "message_delta",
-                "delta": {"stop_reason": self._stop_reason, "stop_sequence": None},
-                "usage": {"output_tokens": self._output_tokens},
-            }
+            yield self._stop(STOP_REASONS[chunk.finish_reason], chunk.stop_string)
+
+    def _stop(self, reason: str, stop_string: str) -> Payload:
+        self._stop_reason = "stop_sequence" if stop_string else reason
+        self._stop_sequence = stop_string or None
+        return {
+            "type": "message_delta",
+            "delta": {"stop_reason": self._stop_reason, "stop_sequence": self._stop_sequence},
+            "usage": {"output_tokens": self._output_tokens},
+        }
 
     def unfinished(self) -> Iterator[tuple[int, Chunk]]:
         """The chunk that ends the text where it is."""

@@ -190,6 +190,31 @@ def test_message_that_was_cut_says_so(claude: Anthropic) -> None:
     assert (message.stop_reason, message.usage.output_tokens) == ("max_tokens", 3)
 
 
+def test_message_that_met_a_stop_sequence_names_it(
+    claude: Anthropic, workspace: httpx.Client
+) -> None:
+    workspace.post("/_emulator/replies", json={"text": "one two three"}).raise_for_status()
+    message = claude.messages.create(
+        model=MODEL,
+        max_tokens=9,
+        messages=[{"role": "user", "content": "Count"}],
+        stop_sequences=["zero", " three"],
+    )
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", " three")
+    assert [block.text for block in message.content if block.type == "text"] == ["one two"]
+
+
+@pytest.mark.parametrize("how", ["truncated-stream", "missing-usage"])
+def test_stream_faults_hit_events_of_any_name(workspace: httpx.Client, how: str) -> None:
+    workspace.post("/_emulator/replies", json={"text": "a b c d e f g h"}).raise_for_status()
+    workspace.post("/_emulator/faults", json={"preset": how}).raise_for_status()
+    body = {"model": MODEL, "max_tokens": 99, "messages": [USER], "stream": True}
+    events = events_of(workspace.post(f"/serving-endpoints{PATH}", json=body).text)
+    ended = "message_stop" in [event["type"] for event in events]
+    has_usage = any("usage" in event or "usage" in event.get("message", {}) for event in events)
+    assert (ended, has_usage) == ((False, True) if how == "truncated-stream" else (True, False))
+
+
 def test_failure_on_the_way_raises_in_the_client(
     plane: Plane, scripted: type[ScriptedEngine], hello: list[Chunk]
 ) -> None:
