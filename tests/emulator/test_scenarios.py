@@ -1,4 +1,4 @@
-"""The shipped scenarios pass, and only because of their faults; what a file may say; the command."""
+"""The shipped scenarios pass, and only because of their faults; the file format; the command."""
 
 import json
 import tomllib

@@ -185,7 +185,7 @@ class Step(Strict):
                 parse_rule(spelt_out(fault))
             except InvalidParameter as error:
                 text = error.message.replace("{", "{{").replace("}", "}}")
-                raise PydanticCustomError("fault", text) from None  # type: ignore[arg-type]
+                raise PydanticCustomError("fault", text) from None
         return fault
 
     @field_validator("create", "update")
