@@ -21,6 +21,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=["local", "synthetic"], default="synthetic")
     parser.add_argument("--rate", type=int, required=True, help="Tokens/s of one replica.")
     parser.add_argument("--tokens-per-chunk", type=int, default=1, help="Synthetic engine only.")
+    parser.add_argument("--pace", choices=["budget", "model"], default="budget")
     return parser.parse_args(arguments)
 
 
@@ -37,7 +38,12 @@ def endless(tokens_per_chunk: int) -> Build:
 def main() -> None:
     given = parse()
     settings = Settings(
-        engine=given.engine, port=0, catalog={"families": {FAMILY: {"chunk": given.rate}}}
+        engine=given.engine,
+        port=0,
+        pace=given.pace,
+        catalog={"families": {FAMILY: {"chunk": given.rate}}},
+        max_workspace_qps=1e6,  # short requests of many streams are more than a workspace may ask
+        max_queue_seconds=60,
     )
     build = endless(given.tokens_per_chunk) if given.engine == "synthetic" else None
     with serve(settings, build=build) as emulator:
