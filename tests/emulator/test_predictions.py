@@ -1,4 +1,4 @@
-"""Custom models with a signature: every form of input, their predictions, and the refusals."""
+"""What the config file adds: custom models with a signature, APIs of a model, gateway paths."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +19,7 @@ PATH = "/serving-endpoints/{}/invocations"
 IRIS = "ml.flowers.iris"
 NAMED = "ml.flowers.named"
 BARE = "ml.flowers.bare"
+HI = [{"role": "user", "content": "hi"}]
 
 MODELS: Json = {
     IRIS: {
@@ -47,6 +48,10 @@ MODELS: Json = {
         },
     },
     BARE: {"family": "custom"},
+    "ml.chat.mine": {
+        "family": "llama-8b",
+        "api_types": ["openai/v1/responses", "anthropic/v1/messages"],
+    },
 }
 
 
@@ -274,8 +279,21 @@ def test_bad_signature_is_refused_at_the_start(row: Json, says: str) -> None:
     assert says in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("responses", {"input": "hi"}),
+        ("anthropic/v1/messages", {"messages": HI, "max_tokens": 9}),
+    ],
+)
+def test_model_of_ones_own_speaks_the_apis_that_it_says(
+    lab: httpx.Client, path: str, fields: Json
+) -> None:
+    answer = lab.post(f"/serving-endpoints/{path}", json={"model": "mine", **fields})
+    assert (answer.status_code, answer.json()["model"]) == (200, "mine")
+
+
 GATEWAY = "/ai-gateway/mlflow/v1"
-HI = [{"role": "user", "content": "hi"}]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,66 @@ TOOL: Json = {"name": "get_weather", "description": "of a city", "input_schema":
 USE: Json = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Bern"}}
 RESULT: Json = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "sunny"}
 
+ASKED: Json = {
+    "model": "e",
+    "max_tokens": 9,
+    "system": [{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}],
+    "messages": [USER],
+    "stop_sequences": ["x"],
+    "top_k": 5,
+    "metadata": {"user_id": "u"},
+}
+WHOLE: Json = {
+    "type": "message",
+    "role": "assistant",
+    "model": "e-model",
+    "content": [{"type": "text", "text": "Hello"}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {
+        "input_tokens": 3,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": 4,
+    },
+}
+TEXT_AND_USE = [
+    Chunk(0, "Well", 1),
+    Chunk(0, "", 1, tool_calls=(ToolCallDelta(0, id="call_1", name="f"),)),
+    Chunk(0, "", 1, tool_calls=(ToolCallDelta(0, '{"a"'),)),
+    Chunk(0, "", 1, tool_calls=(ToolCallDelta(0, ":1}"),)),
+    Chunk(0, "", 1, finish_reason="tool_calls"),
+]
+USED: Json = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}}
+EVENTS: list[Json] = [
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "text_delta", "text": "Well"},
+    },
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {**USED, "input": {}}},
+    {
+        "type": "content_block_delta",
+        "index": 1,
+        "delta": {"type": "input_json_delta", "partial_json": '{"a"'},
+    },
+    {
+        "type": "content_block_delta",
+        "index": 1,
+        "delta": {"type": "input_json_delta", "partial_json": ":1}"},
+    },
+    {"type": "content_block_stop", "index": 1},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+        "usage": {"output_tokens": 5},
+    },
+    {"type": "message_stop"},
+]
+"""What comes after `message_start`."""
+
 
 @pytest.fixture
 def claude(emulator: Emulator, workspace: httpx.Client) -> Iterator[Anthropic]:
@@ -60,34 +120,10 @@ def test_whole_message(
 ) -> None:
     engine = scripted(hello)
     plane.add("e", "llm/v1/chat", engine)
-    system = [{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}]
-    body = {
-        "model": "e",
-        "max_tokens": 9,
-        "system": system,
-        "messages": [USER],
-        "stop_sequences": ["x"],
-        "top_k": 5,
-        "metadata": {"user_id": "u"},
-    }
-    answer = http.post(PATH, json=body)
+    answer = http.post(PATH, json=ASKED)
     message = answer.json()
     assert answer.headers["served-model-name"] == "e-1"
-    assert message == {
-        "id": message["id"],
-        "type": "message",
-        "role": "assistant",
-        "model": "e-model",
-        "content": [{"type": "text", "text": "Hello"}],
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {
-            "input_tokens": 3,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": 4,
-        },
-    }
+    assert message == {**WHOLE, "id": message["id"]}
     [request] = engine.requests
     assert (request.sampling.max_tokens, request.sampling.top_k) == (9, 5)
     assert request.sampling.stop == ("x",)
@@ -100,51 +136,14 @@ def test_whole_message(
 def test_streamed_message_with_text_and_a_tool(
     plane: Plane, http: httpx.Client, scripted: type[ScriptedEngine]
 ) -> None:
-    deltas = (
-        ToolCallDelta(0, id="call_1", name="f"),
-        ToolCallDelta(0, '{"a"'),
-        ToolCallDelta(0, ":1}"),
-    )
-    script = [
-        Chunk(0, "Well", 1),
-        *(Chunk(0, "", 1, tool_calls=(delta,)) for delta in deltas),
-        Chunk(0, "", 1, finish_reason="tool_calls"),
-    ]
-    plane.add("e", "llm/v1/chat", scripted(script))
+    plane.add("e", "llm/v1/chat", scripted(TEXT_AND_USE))
     body = {"model": "e", "max_tokens": 9, "messages": [USER], "tools": [TOOL]}
-    use = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}}
     whole = http.post(PATH, json=body).json()
-    assert whole["content"] == [{"type": "text", "text": "Well"}, use]
+    assert whole["content"] == [{"type": "text", "text": "Well"}, USED]
     start, *rest = events_of(http.post(PATH, json={**body, "stream": True}).text)
     assert start["message"]["content"] == []
     assert start["message"]["usage"]["input_tokens"] == 3
-    assert rest == [
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {
-            "type": "content_block_delta",
-            "index": 0,
-            "delta": {"type": "text_delta", "text": "Well"},
-        },
-        {"type": "content_block_stop", "index": 0},
-        {"type": "content_block_start", "index": 1, "content_block": {**use, "input": {}}},
-        {
-            "type": "content_block_delta",
-            "index": 1,
-            "delta": {"type": "input_json_delta", "partial_json": '{"a"'},
-        },
-        {
-            "type": "content_block_delta",
-            "index": 1,
-            "delta": {"type": "input_json_delta", "partial_json": ":1}"},
-        },
-        {"type": "content_block_stop", "index": 1},
-        {
-            "type": "message_delta",
-            "delta": {"stop_reason": "tool_use", "stop_sequence": None},
-            "usage": {"output_tokens": 5},
-        },
-        {"type": "message_stop"},
-    ]
+    assert rest == EVENTS
 
 
 def test_anthropic_client_uses_a_tool_and_streams(claude: Anthropic) -> None:

@@ -43,6 +43,37 @@ USAGE = {
     "output_tokens_details": {"reasoning_tokens": 0},
     "total_tokens": 7,
 }
+PART = {"type": "output_text", "text": "Hello", "annotations": [], "logprobs": []}
+WHOLE: Json = {
+    "object": "response",
+    "status": "completed",
+    "error": None,
+    "incomplete_details": None,
+    "model": "e-model",
+    "previous_response_id": None,
+    "store": False,
+    "instructions": "Be kind.",
+    "max_output_tokens": 9,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "reasoning": {"effort": None, "summary": None},
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+    "usage": USAGE,
+}
+TWO_CALLS = [
+    Chunk(0, "Well", 1),
+    Chunk(0, "", 1, tool_calls=(ToolCallDelta(0, id="call_1", name="f"),)),
+    Chunk(0, "", 1, tool_calls=(ToolCallDelta(0, '{"a":'),)),
+    Chunk(0, "", 1, tool_calls=(ToolCallDelta(0, "1}"),)),
+    Chunk(0, "", 1, tool_calls=(ToolCallDelta(1, "{}", id="call_2", name="g"),)),
+    Chunk(0, "", 0, finish_reason="tool_calls"),
+]
 CALL: Json = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
 OUTPUT: Json = {"type": "function_call_output", "call_id": "call_1", "output": "sunny"}
 
@@ -77,39 +108,18 @@ def test_whole_response(
     assert answer.headers["served-model-name"] == "e-1"
     response = answer.json()
     unique = response["id"].removeprefix("resp_")
-    created = response["created_at"]
-    part = {"type": "output_text", "text": "Hello", "annotations": [], "logprobs": []}
     message = {
         "type": "message",
         "id": f"msg_{unique}",
         "role": "assistant",
         "status": "completed",
-        "content": [part],
+        "content": [PART],
     }
     assert response == {
+        **WHOLE,
         "id": f"resp_{unique}",
-        "object": "response",
-        "created_at": created,
-        "status": "completed",
-        "error": None,
-        "incomplete_details": None,
-        "model": "e-model",
+        "created_at": response["created_at"],
         "output": [message],
-        "previous_response_id": None,
-        "store": False,
-        "instructions": "Be kind.",
-        "max_output_tokens": 9,
-        "metadata": {},
-        "parallel_tool_calls": True,
-        "reasoning": {"effort": None, "summary": None},
-        "temperature": 1.0,
-        "text": {"format": {"type": "text"}},
-        "tool_choice": "auto",
-        "tools": [],
-        "top_p": 1.0,
-        "truncation": "disabled",
-        "user": None,
-        "usage": USAGE,
     }
     assert [(one.role, one.content) for one in engine.requests[0].messages] == [
         ("system", "Be kind."),
@@ -145,15 +155,7 @@ def test_streamed_text_is_told_item_by_item(
 def test_text_and_calls_are_items_of_their_own(
     plane: Plane, http: httpx.Client, scripted: type[ScriptedEngine]
 ) -> None:
-    deltas = (ToolCallDelta(0, id="call_1", name="f"), ToolCallDelta(0, '{"a":'))
-    script = [
-        Chunk(0, "Well", 1),
-        *(Chunk(0, "", 1, tool_calls=(delta,)) for delta in deltas),
-        Chunk(0, "", 1, tool_calls=(ToolCallDelta(0, "1}"),)),
-        Chunk(0, "", 1, tool_calls=(ToolCallDelta(1, "{}", id="call_2", name="g"),)),
-        Chunk(0, "", 0, finish_reason="tool_calls"),
-    ]
-    plane.add("e", "llm/v1/chat", scripted(script))
+    plane.add("e", "llm/v1/chat", scripted(TWO_CALLS))
     body = {"model": "e", "input": "hi", "tools": [TOOL]}
     whole = http.post("/responses", json=body).json()
     shown = [(item["type"], item.get("name"), item.get("arguments")) for item in whole["output"]]
