@@ -30,7 +30,9 @@ CHECKS = [
     response_schema_conformance,
 ]
 OPERATIONS = sorted(
-    f"{method} {route.path}" for route in ROUTES for method in (route.methods or set()) - {"HEAD"}
+    f"{method} {route.path.replace(':path}', '}')}"
+    for route in ROUTES
+    for method in (route.methods or set()) - {"HEAD"}
 )
 BASE = {"entity_name": "system.ai.mistral_7b_v0_1", "entity_version": "2"}
 """Serves completions."""

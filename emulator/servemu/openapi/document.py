@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from servemu.openapi.answers import Error
-from servemu.openapi.operations import SSE, TEXT, Operation
+from servemu.openapi.operations import BYTES, SSE, TEXT, XML, Operation
 
 Json = dict[str, Any]
 
@@ -34,14 +34,16 @@ def operation_object(operation: Operation, summary: str, has_body: bool) -> Json
 
 def responses(operation: Operation) -> Json:
     """200, and the failures: every 4xx and the 503 of a model server that is gone."""
-    is_text = operation.answer_type == TEXT
+    is_text = operation.answer_type in (TEXT, BYTES)
     schema = {"type": "string"} if is_text else any_of(operation.answers)
     content: Json = {operation.answer_type: {"schema": schema}}
     if operation.streams:
         content[SSE] = {}  # 3.1 has no word for the schema of an event
-    failed = {"application/json": {"schema": any_of((operation.error,))}}
+    refused = {} if operation.error_type == XML else {"schema": any_of((operation.error,))}
+    failed = {operation.error_type: refused}
+    done: Json = {"200": {"description": "OK", "content": content}}
     return {
-        "200": {"description": "OK", "content": content},
+        **({"204": {"description": "Done"}} if operation.is_empty else done),
         "4XX": {"description": "Refused", "content": failed},
         **(
             {"503": {"description": "The model server is gone", "content": failed}}

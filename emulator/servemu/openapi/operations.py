@@ -39,6 +39,8 @@ JSON = "application/json"
 TEXT = "text/plain"
 FORM = "application/x-www-form-urlencoded"
 SSE = "text/event-stream"
+BYTES = "application/octet-stream"
+XML = "application/xml"
 
 
 class RuleInput(Rule):
@@ -82,7 +84,10 @@ class Operation:
     texts: tuple[str, ...] = ()
     """Names of texts that may be given in the query."""
     error: Schema = Error
+    error_type: str = JSON
     streams: bool = False
+    is_empty: bool = False
+    """Answers 204 and no body."""
 
 
 ENDPOINTS = "/api/2.0/serving-endpoints"
@@ -90,6 +95,8 @@ ENDPOINT = f"{ENDPOINTS}/{{name}}"
 ENTITY = f"{ENDPOINT}/served-models/{{entity}}"
 PERMISSIONS = "/api/2.0/permissions/serving-endpoints/{id}"
 DATA = "/serving-endpoints"
+FILES = "/api/2.0/fs"
+PRESIGNED = "/presigned/{signature}/{body}"
 GATEWAY = "/ai-gateway/mlflow/v1"
 EMULATOR = "/_emulator"
 
@@ -143,6 +150,13 @@ OPERATIONS: Mapping[str, Operation] = {
     f"POST {DATA}/{{name}}/invocations": BY_TASK,
     f"POST {DATA}/{{name}}/served-models/{{entity}}/invocations": BY_TASK,
     f"POST /route-optimized/{{id}}{DATA}/{{name}}/invocations": BY_TASK,
+    f"GET {FILES}/files/{{path}}": Operation(answer_type=BYTES),
+    f"PUT {FILES}/files/{{path}}": Operation(media_type=BYTES, is_empty=True),
+    f"DELETE {FILES}/files/{{path}}": Operation(is_empty=True),
+    f"PUT {FILES}/directories/{{path}}": Operation(is_empty=True),
+    f"GET {PRESIGNED}": Operation(answer_type=BYTES, error_type=XML),
+    f"PUT {PRESIGNED}": Operation(media_type=BYTES, answer_type=BYTES, error_type=XML),
+    f"DELETE {PRESIGNED}": Operation(is_empty=True, error_type=XML),
     "POST /oidc/v1/token": Operation(
         (resources.Token,), (TokenRequest,), FORM, error=resources.OAuthError
     ),
