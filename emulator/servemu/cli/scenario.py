@@ -35,7 +35,7 @@ def run(
     scenario: Annotated[str, typer.Argument(help="A TOML file, or a name of `scenario list`.")],
     url: Annotated[
         str | None,
-        typer.Option("--url", help="A running emulator. [one is started, on a paused clock]"),
+        typer.Option("--url", help="A running one, best on a paused clock. [starts its own]"),
     ] = None,
     token: Annotated[
         str | None,
