@@ -25,23 +25,24 @@ class Fetch(Protocol):
 def fetch_from_hub(repository: str, target: Path, progress: Progress) -> None:
     """Implements `Fetch`; a repository of pickles is refused before anything is downloaded."""
     try:
-        import httpx
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import snapshot_download
     except ImportError as error:
         raise WeightsUnavailable(
             f"model {repository!r} must come from the hub, which needs `servemu[models]`: {error}"
         ) from error
     try:
         with _without_bars():
-            info = HfApi().model_info(repository, files_metadata=True)
-            sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-            check_weights(repository, sizes)
-            wanted = [name for name in sizes if is_needed(name)]
-            with _watched(target, sum(sizes[name] for name in wanted), progress):
+            there = snapshot_download(repository, dry_run=True)
+            check_weights(repository, [file.filename for file in there])
+            wanted = [file for file in there if is_needed(file.filename)]
+            with _watched(target, sum(file.file_size or 0 for file in wanted), progress):
                 snapshot_download(
-                    repository, revision=info.sha, local_dir=target, allow_patterns=wanted
+                    repository,
+                    revision=wanted[0].commit_hash,
+                    local_dir=target,
+                    allow_patterns=[file.filename for file in wanted],
                 )
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except (OSError, ValueError) as error:  # all errors of the hub client are one or the other
         first_line = str(error).strip().partition("\n")[0]
         raise WeightsUnavailable(
             f"model {repository!r} is neither in the store, nor a folder, nor a model that servemu "

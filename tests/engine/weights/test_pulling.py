@@ -197,61 +197,60 @@ def test_hub_id_is_fetched_once(hub: ModelStore, store: ModelStore) -> None:
     assert hub.ensure("someone/model") == store.pull("someone/model").path
 
 
-class Api:
-    """What is asked of the hub before anything is fetched."""
+class Hub:
+    """In place of `snapshot_download`: what the repository holds, and what was asked for."""
 
-    files: tuple[str, ...] = ()
+    def __init__(self, safetensors: bytes) -> None:
+        self.files: tuple[str, ...] = ()
+        self.asked: list[dict[str, Any]] = []
+        self._safetensors = safetensors
 
-    def model_info(self, repository: str, files_metadata: bool) -> SimpleNamespace:
+    def __call__(self, repository: str, **wanted: Any) -> list[SimpleNamespace]:
         if not self.files:
             raise LocalEntryNotFoundError("no connection\nand more")
-        found = [SimpleNamespace(rfilename=name, size=8) for name in self.files]
-        return SimpleNamespace(sha="5a1", siblings=found)
+        if not wanted.get("dry_run"):
+            write(wanted["local_dir"], "config.json", {"model_type": "bert"})
+            (wanted.pop("local_dir") / "model.safetensors").write_bytes(self._safetensors)
+            self.asked.append({"repository": repository, **wanted})
+        return [
+            SimpleNamespace(filename=name, file_size=8, commit_hash="5a1") for name in self.files
+        ]
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> type[Api]:
-    class Given(Api):
-        pass
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Given)
-    return Given
+def snapshot(monkeypatch: pytest.MonkeyPatch, safetensors: bytes) -> Hub:
+    hub = Hub(safetensors)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
+    return hub
 
 
-def test_hub_that_cannot_be_reached_is_named(store: ModelStore, api: type[Api]) -> None:
+def test_hub_that_cannot_be_reached_is_named(store: ModelStore, snapshot: Hub) -> None:
     with pytest.raises(
-        WeightsUnavailable, match="'someone/model' .* the Hugging Face hub .*: no c"
+        WeightsUnavailable, match="'someone/model' .* the Hugging .*: no connection$"
     ):
         store.ensure("someone/model")
 
 
 def test_repository_of_pickles_is_refused_before_the_download(
-    store: ModelStore, api: type[Api]
+    store: ModelStore, snapshot: Hub
 ) -> None:
-    api.files = ("config.json", "pytorch_model.bin", "onnx/model.safetensors")
+    snapshot.files = ("config.json", "pytorch_model.bin", "onnx/model.safetensors")
     with pytest.raises(LoadFailed, match="^model 'someone/model': pytorch_model.bin is not safete"):
         store.ensure("someone/model")
+    assert snapshot.asked == []
 
 
 def test_one_revision_and_only_the_needed_files_are_fetched(
-    store: ModelStore, api: type[Api], monkeypatch: pytest.MonkeyPatch, safetensors: bytes
+    store: ModelStore, snapshot: Hub
 ) -> None:
-    asked: list[dict[str, Any]] = []
-
-    def download(repository: str, **wanted: Any) -> None:
-        asked.append({"repository": repository, **wanted})
-        write(wanted["local_dir"], "config.json", {"model_type": "bert"})
-        (wanted["local_dir"] / "model.safetensors").write_bytes(safetensors)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    api.files = ("config.json", "model.safetensors", "modeling.py", "onnx/model.safetensors")
+    snapshot.files = ("config.json", "model.safetensors", "modeling.py", "onnx/model.safetensors")
     seen: list[tuple[str, int, int | None]] = []
     store.ensure("someone/model", lambda *step: seen.append(step))
-    [one] = asked
-    del one["local_dir"]
-    assert one == {
-        "repository": "someone/model",
-        "revision": "5a1",
-        "allow_patterns": ["config.json", "model.safetensors"],
-    }
+    assert snapshot.asked == [
+        {
+            "repository": "someone/model",
+            "revision": "5a1",
+            "allow_patterns": ["config.json", "model.safetensors"],
+        }
+    ]
     assert ("download", 0, 16) in seen
