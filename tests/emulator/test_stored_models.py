@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from servemu.catalog import CatalogModel, load_catalog
 from servemu.cli import app
+from servemu.cli.models import stand_ins
 from servemu.clock import PausedClock
 from servemu.residents import Bounds, Residents
 from servemu.settings import Settings
@@ -20,6 +21,7 @@ from servemu.testing import Emulator, serve
 from servemu_engine.base import EngineInfo
 from servemu_engine.errors import LoadFailed
 from servemu_engine.synthetic import SyntheticEngine
+from servemu_engine.weight_sources import SOURCES
 
 Json = dict[str, Any]
 MODELS = "/_emulator/models"
@@ -185,6 +187,10 @@ def test_shell_removes_through_a_running_emulator(own: Emulator, client: httpx.C
     refused = CliRunner().invoke(app, ["models", "remove", "a/b/c", "--url", own.url])
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "servemu: model name 'a/b/c' is not allowed" in refused.stderr
+
+
+def test_catalogue_is_played_by_models_that_can_be_fetched() -> None:
+    assert stand_ins(load_catalog({})) == sorted(SOURCES)
 
 
 class Sized(SyntheticEngine):

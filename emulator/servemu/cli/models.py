@@ -21,6 +21,7 @@ from servemu.cli.connection import (
 )
 
 if TYPE_CHECKING:
+    from servemu.catalog import Catalog
     from servemu.settings import Settings
     from servemu_engine.weights import ModelStore, Progress
 
@@ -126,9 +127,8 @@ def fetch(settings: "Settings") -> None:
     from servemu.catalog import load_catalog
     from servemu_engine.errors import LoadFailed
 
-    families = load_catalog(settings.catalog).families.values()
     store = _store(settings.model_store)
-    for name in sorted({family.stand_in for family in families}):
+    for name in stand_ins(load_catalog(settings.catalog)):
         if store.path(name) is not None:
             continue
         try:
@@ -136,6 +136,12 @@ def fetch(settings: "Settings") -> None:
                 store.ensure(name, report)
         except LoadFailed as error:
             raise failure(str(error), 2) from None
+
+
+def stand_ins(catalog: "Catalog") -> list[str]:
+    """The models that play the catalogue's; custom models need no weights."""
+    families = catalog.families.values()
+    return sorted({family.stand_in for family in families if family.tasks != ("custom",)})
 
 
 @contextmanager
@@ -159,3 +165,23 @@ def progress_bar(name: str) -> Iterator["Progress"]:
             bar.update(task, description=f"{name}: {phase}", completed=done, total=total)
 
         yield report
+
+
+@app.command()
+def install(
+    listing: Annotated[str, typer.Argument(help="A Marketplace listing; none is: list them.")] = "",
+    name: Annotated[str, typer.Option("--as", help="catalog.schema.model")] = "",
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> None:
+    """Put a Marketplace listing into Unity Catalog, as the button "Get access" does."""
+    connection = Connection(url, token)
+    if not listing:
+        found = connection.get("/_emulator/listings")["listings"]
+        rows = [(one["name"], one["task"], one["model_type"]) for one in found]
+        show_table(("listing", "task", "model type"), rows)
+        return
+    asked = {"name": name or f"marketplace.models.{listing}"}
+    made = connection.post(f"/_emulator/listings/{quote(listing, safe='')}/install", asked)
+    full_name = f"{made['catalog_name']}.{made['schema_name']}.{made['model_name']}"
+    typer.echo(f"{full_name} version {made['version']}")
