@@ -8,14 +8,25 @@ from dataclasses import dataclass
 
 from servemu.catalog.tables import CatalogModel
 
+MOST_TOKENS = 10**9
+"""Tokens/s of a served entity. Ours: far above every size that was ever seen, and what a budget
+can count exactly."""
+
+MOST_UNITS = 10**6
+"""Model units, likewise."""
+
 
 class ThroughputInvalid(Exception):
-    """A size that the service refuses: 400 INVALID_PARAMETER_VALUE with `message`."""
+    """A size that the service refuses: 400 INVALID_PARAMETER_VALUE with `message`.
 
-    def __init__(self, entity: str, message: str) -> None:
+    `why`: what the message does not say, for `X-Emulator-Why`.
+    """
+
+    def __init__(self, entity: str, message: str, why: str | None = None) -> None:
         super().__init__(message)
         self.entity = entity
         self.message = message
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,8 @@ def throughput_band(
         raise ThroughputInvalid(
             entity, f"max_provisioned_throughput must be greater than 0 for {entity}, got 0."
         )
+    if maximum > MOST_TOKENS:
+        raise _too_large(entity, "max_provisioned_throughput", MOST_TOKENS, maximum)
     _check_size(entity, "min_provisioned_throughput", minimum, chunk if strict else 1)
     if minimum > maximum:
         raise ThroughputInvalid(
@@ -109,6 +122,8 @@ def unit_replicas(model: CatalogModel, units: int) -> int:
             f"provisioned_model_units must be a positive multiple of {unit_chunk} for "
             f"{model.full_name}, got {units}.",
         )
+    if units > MOST_UNITS:
+        raise _too_large(model.full_name, "provisioned_model_units", MOST_UNITS, units)
     return units // unit_chunk
 
 
@@ -133,9 +148,17 @@ def _chunk(model: CatalogModel) -> int:
 
 
 def _not_eligible(model: CatalogModel) -> ThroughputInvalid:
-    # Real text (databricks-sdk-py issue 1081); a refused model gives its own reason.
+    # Real text (databricks-sdk-py issue 1081); a refused model of the catalogue has its own.
     text = f"Served entity {model.full_name} is not eligible for Provisioned Throughput."
+    if model.model_id is not None:
+        return ThroughputInvalid(model.full_name, text, model.refusal)
     return ThroughputInvalid(model.full_name, model.refusal or text)
+
+
+def _too_large(entity: str, field: str, most: int, given: int) -> ThroughputInvalid:
+    return ThroughputInvalid(
+        entity, f"{field} must not be greater than {most} for {entity}, got {given}."
+    )
 
 
 def _check_size(entity: str, field: str, given: int, multiple_of: int) -> None:

@@ -88,7 +88,8 @@ def _entities(
         pairs = zip(asked, models, strict=True)
         entities = tuple(draft_entity(entity, model, drafting) for entity, model in pairs)
     except ThroughputInvalid as error:
-        raise InvalidParameter(error.message) from None
+        why = {} if error.why is None else {"X-Emulator-Why": error.why}
+        raise InvalidParameter(error.message, why) from None
     _check_names(entities)
     return entities, _task(asked, hosted)
 

@@ -8,6 +8,7 @@ from servemu.catalog import Catalog, CatalogModel
 from servemu.errors import InvalidParameter, ModelNotFound
 from servemu.registry.eligibility import Eligible, Ineligible, examine
 from servemu.registry.files import ArtifactFiles
+from servemu.registry.marketplace import SOURCE, find_listing
 from servemu_state import registered_models as repository
 from servemu_state.database import Database
 from servemu_state.records import RegisteredModel, ServedEntity, VersionStatus
@@ -67,8 +68,17 @@ class ModelLookup:
         key = (model.id, version)
         known = self._read.get(key)
         if known is None or known.full_name != model.name:
-            known = self._read[key] = self._examine(model, version)
+            known = self._read[key] = self._listed(model, version) or self._examine(model, version)
         return known
+
+    def _listed(self, model: RegisteredModel, version: int) -> CatalogModel | None:
+        """What a version that came from the Marketplace is; None: it was uploaded."""
+        with self._db.read() as connection:
+            found = repository.get_version(connection, model.id, version)
+        if found is None or not found.source.startswith(SOURCE):
+            return None
+        listed = find_listing(self.catalog, found.source.removeprefix(SOURCE))
+        return replace(listed, full_name=model.name, versions=(str(version),), model_id=model.id)
 
     def _examine(self, model: RegisteredModel, version: int) -> CatalogModel:
         folder = self._files.folder_of(model.id, version)

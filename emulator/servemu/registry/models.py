@@ -38,7 +38,7 @@ class RegisteredModels:
         """`known`: the catalogs and schemas there are; none: whichever is named."""
         self._db = db
         self._workspaces = workspaces
-        self._catalog = catalog
+        self.catalog = catalog
         self._known = known
 
     def create(
@@ -49,7 +49,7 @@ class RegisteredModels:
         Raises `InvalidParameter`, `CatalogNotFound`, `PermissionDenied`, `RegisteredModelExists`.
         """
         catalog, schema, _ = check_name(name)
-        if self._catalog.model(name) is not None:
+        if self.catalog.model(name) is not None:
             raise RegisteredModelExists(name)
         if catalog == "system":
             raise PermissionDenied(
@@ -79,7 +79,7 @@ class RegisteredModels:
         """Raises `InvalidParameter`, `ModelNotFound`."""
         check_name(name)
         with self._db.read() as connection:
-            return find(connection, self._catalog, workspace, name)
+            return find(connection, self.catalog, workspace, name)
 
     def page(
         self,
@@ -95,7 +95,7 @@ class RegisteredModels:
             stored = repository.list_some(
                 connection, workspace, within=within, after=after, most=most
             )
-        listed = published_models(self._catalog, workspace, within) if published else []
+        listed = published_models(self.catalog, workspace, within) if published else []
         found = [*stored, *(model for model in listed if model.name > after)]
         return sorted(found, key=lambda model: model.name)[:most]
 
@@ -131,7 +131,7 @@ class RegisteredModels:
             new_name = f"{catalog}.{schema}.{check_level(new_name)}"
         catalog, schema, _ = check_name(new_name)
         check_catalog(self._known, catalog, schema)
-        if self._catalog.model(new_name) is not None:
+        if self.catalog.model(new_name) is not None:
             raise RegisteredModelExists(new_name)
         with self._db.write() as connection:
             check_unused(connection, self.owned(connection, caller, name))
@@ -141,7 +141,7 @@ class RegisteredModels:
 
     def owned(self, connection: Connection, caller: Principal, name: str) -> RegisteredModel:
         """The model, which the caller may change. Raises `ModelNotFound`, `PermissionDenied`."""
-        model = find(connection, self._catalog, caller.workspace, name)
+        model = find(connection, self.catalog, caller.workspace, name)
         is_published = not model.id
         if is_published or not (caller.is_admin or caller.user == model.owner):
             raise PermissionDenied(f"User does not have MANAGE on Routine or Model '{name}'.")

@@ -3,7 +3,7 @@
 from starlette.routing import Route
 
 from servemu.registry.signing import PREFIX
-from servemu.routes import artifacts, files, registry, tracking, unity_catalog
+from servemu.routes import artifacts, files, marketplace, registry, tracking, unity_catalog
 
 MLFLOW = "/api/2.0/mlflow/unity-catalog"
 MODELS = MLFLOW + "/registered-models"
@@ -71,6 +71,8 @@ REGISTRY = [
     Route(FILES + "/create-abort-upload-url", files.abort_url, methods=["POST"]),
     Route(FILES + "/create-upload-url", files.upload_url, methods=["POST"]),
     Route(FILES + "/create-download-url", files.download_url, methods=["POST"]),
+    Route("/_emulator/listings", marketplace.list_listings, methods=["GET"]),
+    Route("/_emulator/listings/{listing}/install", marketplace.install_listing, methods=["POST"]),
     Route(TRACKING + "/experiments/create", tracking.create_experiment, methods=["POST"]),
     Route(TRACKING + "/experiments/get", tracking.get_experiment, methods=["GET"]),
     Route(TRACKING + "/experiments/get-by-name", tracking.get_experiment, methods=["GET"]),

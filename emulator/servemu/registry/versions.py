@@ -37,6 +37,7 @@ class NewVersion:
     description: str = ""
     tags: Pairs = ()
     details: JsonObject = field(default_factory=dict)
+    status: VersionStatus = VersionStatus.PENDING
 
 
 class ModelVersions:
@@ -70,7 +71,7 @@ class ModelVersions:
             version = ModelVersion(
                 model_id=model.id,
                 version=model.last_version,
-                status=VersionStatus.PENDING,
+                status=new.status,
                 creator=caller.user,
                 created_at=now,
                 updated_at=now,

@@ -30,6 +30,11 @@ class CreateModel(Wire):
     tags: tuple[Tag, ...] = ()
 
 
+class InstallListing(Wire):
+    name: str
+    """Three levels."""
+
+
 class NamedModel(Wire):
     name: str
 
