@@ -174,7 +174,7 @@ def greedy(model: PreTrainedModel, prompt: str, most: int) -> str:
     """What transformers itself makes of the prompt."""
     tokenizer = byte_tokenizer()
     ids = tokenizer(prompt, return_tensors="pt").input_ids
-    made = model.eval().generate(ids, max_new_tokens=most, do_sample=False)  # type: ignore[attr-defined]
+    made = model.eval().generate(ids, max_new_tokens=most, do_sample=False)
     return str(tokenizer.decode(made[0][ids.shape[1] :], skip_special_tokens=True))
 
 
