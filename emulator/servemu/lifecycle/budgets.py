@@ -81,15 +81,19 @@ class Budgets:
     def terms(self, entity: ServedEntity, model: CatalogModel) -> Terms:
         """What the settings, the family and the entity say. Burst scaling is on unless it was
         turned off, and only for model units (facts/provisioned_throughput §3)."""
-        settings, surge = self._settings, None
         bursts = entity.settings.get("burst_scaling_enabled") is not False
-        if entity.settings.get("provisioned_model_units") is not None and bursts:
-            surge = Surge(settings.burst_scaling_factor, settings.burst_scaling_seconds)
-        bounds = Bounds(
-            settings.max_queue_seconds, settings.max_queue_tokens, settings.max_concurrency
-        )
-        weights = Weights(model.family.input_weight, model.family.output_weight)
-        return Terms(weights, bounds, surge)
+        in_units = entity.settings.get("provisioned_model_units") is not None
+        return terms_of(self._settings, model, bursts=in_units and bursts)
+
+
+def terms_of(settings: Settings, model: CatalogModel, *, bursts: bool) -> Terms:
+    """`bursts`: more than was provisioned, for a while."""
+    surge = None
+    if bursts:
+        surge = Surge(settings.burst_scaling_factor, settings.burst_scaling_seconds)
+    bounds = Bounds(settings.max_queue_seconds, settings.max_queue_tokens, settings.max_concurrency)
+    weights = Weights(model.family.input_weight, model.family.output_weight)
+    return Terms(weights, bounds, surge)
 
 
 def bounds_of(entity: ServedEntity, model: CatalogModel) -> tuple[int, int] | None:

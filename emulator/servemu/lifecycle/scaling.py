@@ -7,7 +7,7 @@ delays run on the workspace's clock, over the speedup.
 
 from dataclasses import dataclass, replace
 
-from servemu.catalog import CatalogModel, Family, provisioned_rate
+from servemu.catalog import CatalogModel, provisioned_rate
 from servemu.clock import Clock
 from servemu.lifecycle import history
 from servemu.lifecycle.budgets import Budgets, bounds_of, may_scale, standing_replicas
@@ -17,13 +17,11 @@ from servemu.lifecycle.sleeping import is_scaled_to_zero
 from servemu.registry.lookup import ModelLookup
 from servemu.settings import Settings
 from servemu.throughput import autoscaler
-from servemu.throughput.autoscaler import NO_LOAD, WINDOW_SECONDS, Load, Scale, Standing
+from servemu.throughput.autoscaler import NO_LOAD, WINDOW_SECONDS, Load, Scale, Standing, scale_of
 from servemu.throughput.budget import TokenBudget
 from servemu_state import endpoints, events
 from servemu_state.records import Endpoint, EntityState, ServedEntity
 
-SHORTEST_LOOK = 0.1
-"""Seconds between two looks, however high the speedup."""
 SHORTEST_WINDOW = 1.0
 """Seconds that load is measured over: in less, a single payment looks like a load."""
 
@@ -217,15 +215,3 @@ def _with_replicas(endpoint: Endpoint, entity: ServedEntity, replicas: int) -> E
     moved = replace(entity, replicas=replicas)
     entities = tuple(moved if one.name == moved.name else one for one in endpoint.active.entities)
     return replace(endpoint, active=replace(endpoint.active, entities=entities))
-
-
-def scale_of(family: Family, bounds: tuple[int, int], rate: float, speedup: float) -> Scale:
-    """Of an entity with so many replicas, of `rate` tokens/s each."""
-    return Scale(
-        minimum=bounds[0],
-        maximum=bounds[1],
-        replica_rate=rate,
-        decision_seconds=max(SHORTEST_LOOK, family.scale_decision_seconds / speedup),
-        up_seconds=family.scale_up_seconds / speedup,
-        down_seconds=family.scale_down_seconds / speedup,
-    )

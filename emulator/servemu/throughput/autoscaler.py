@@ -8,6 +8,7 @@ is a GUESS (facts/provisioned_throughput §3).
 import math
 from dataclasses import dataclass, replace
 
+from servemu.catalog import Family
 from servemu.throughput.fair_queue import FairQueue
 from servemu.throughput.meter import Meter
 
@@ -23,6 +24,10 @@ SCALE_DOWN_BELOW = 0.7
 
 WINDOW_SECONDS = 30.0
 """Load is measured over this long: two decisions."""
+
+
+SHORTEST_LOOK = 0.1
+"""Seconds between two looks, however high the speedup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,18 @@ class Standing:
     @property
     def num_starting(self) -> int:
         return sum(one.replicas for one in self.starting)
+
+
+def scale_of(family: Family, bounds: tuple[int, int], rate: float, speedup: float) -> Scale:
+    """Of an entity with so many replicas, of `rate` tokens/s each."""
+    return Scale(
+        minimum=bounds[0],
+        maximum=bounds[1],
+        replica_rate=rate,
+        decision_seconds=max(SHORTEST_LOOK, family.scale_decision_seconds / speedup),
+        up_seconds=family.scale_up_seconds / speedup,
+        down_seconds=family.scale_down_seconds / speedup,
+    )
 
 
 def measure(meter: Meter, queue: FairQueue, now: float, seconds: float) -> Load:
