@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from servemu.clock import PausedClock
+from servemu.settings import Settings
 from servemu.testing import Emulator, serve
 
 Json = dict[str, Any]
@@ -24,9 +25,12 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def emulator() -> Iterator[Emulator]:
-    """One emulator for all tests: synthetic engine, a clock that only `advance` moves."""
-    with serve(clock=PausedClock()) as running:
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """One emulator for all tests: synthetic engine, a clock that only `advance` moves, and a model
+    store of its own, which tests may delete from.
+    """
+    settings = Settings(engine="synthetic", model_store=tmp_path_factory.mktemp("models"))
+    with serve(settings, PausedClock()) as running:
         yield running
 
 

@@ -162,8 +162,12 @@ class RemoteEngine:
             raise self._broken(error) from error
         if answer.status_code != 200:
             raise _failure(answer)
-        rows = sorted(_body(answer)["data"], key=lambda row: row["index"])
-        return [fitted(row["embedding"], request.dimensions, request.normalize) for row in rows]
+        try:
+            rows = sorted(_body(answer)["data"], key=lambda row: row["index"])
+            vectors: list[list[float]] = [row["embedding"] for row in rows]
+        except (KeyError, TypeError) as error:
+            raise RemoteFailed(f"remote server {self._url} sent no vectors: {error}") from error
+        return [fitted(vector, request.dimensions, request.normalize) for vector in vectors]
 
     async def _generate(self, prepared: PreparedRequest) -> AsyncIterator[Chunk]:
         """Servers that know no `n` give one answer at a time: the rest is asked for again."""

@@ -15,7 +15,7 @@ from servemu_engine.base import (
     ToolCallDelta,
     ToolUse,
 )
-from servemu_engine.errors import EngineDead, InvalidPrompt, RemoteFailed
+from servemu_engine.errors import InvalidPrompt, RemoteFailed
 from servemu_engine.stopping import StopCut
 
 Json = dict[str, Any]
@@ -98,8 +98,8 @@ def _response_format(request: GenerateRequest) -> Json | None:
 
 
 async def events(blocks: AsyncIterator[bytes]) -> AsyncIterator[Json]:
-    """The `data:` lines of a stream up to `[DONE]`. Raises `EngineDead` for what is no JSON, and
-    for an error in place of an event `InvalidPrompt` or `RemoteFailed`.
+    """The `data:` lines of a stream up to `[DONE]`. Raises `RemoteFailed` for what is no event, or
+    `InvalidPrompt` for an error that refuses the request.
 
     Split at newlines only: `str.splitlines` also cuts at U+2028, which JSON may hold.
     """
@@ -118,7 +118,7 @@ def _object(data: bytes) -> Json:
     try:
         event = json.loads(data)
     except ValueError as error:
-        raise EngineDead(f"the remote server sent what is no JSON: {data[:80]!r}") from error
+        raise RemoteFailed(f"remote server sent what is no JSON: {data[:80]!r}") from error
     if not isinstance(event, dict) or "choices" not in event:
         told = event.get("error") if isinstance(event, dict) else None
         if isinstance(told, dict) and told.get("type") == "invalid_request_error":
@@ -184,9 +184,9 @@ class Tally:
                 self._ended[index] = _FINISH_REASONS.get(choice["finish_reason"], "stop")
 
     def end(self) -> Iterator[Chunk]:
-        """The last chunk of each answer. Raises `EngineDead` when one has no end, or none came."""
+        """The last chunk of each answer. `RemoteFailed` if one has no end, or none came."""
         if not self._ended or self._begun != set(self._ended):
-            raise EngineDead("the remote server ended the stream before the answer")
+            raise RemoteFailed("remote server ended the stream before the answer")
         missing, prompt = self._missing(), self._usage.get("prompt_tokens")
         for index, reason in sorted(self._ended.items()):
             cut = self._cuts[index]

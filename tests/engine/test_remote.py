@@ -195,7 +195,7 @@ def foreign() -> Iterator[Foreign]:
         ((503, {}, b"upstream connect error"), RemoteFailed, "503: upstream connect error"),
         ((401, {}, b'{"detail": "no key"}'), RemoteFailed, "401: no key"),
         ((400, {}, b'{"message": "too long"}'), InvalidPrompt, "too long"),
-        ((200, OK, event(delta={"content": "half"})), EngineDead, "ended the stream before"),
+        ((200, OK, event(delta={"content": "half"})), RemoteFailed, "ended the stream before"),
         ((200, OK, b'data: {"error": {"message": "OOM"}}\n\n'), RemoteFailed, "broke off: OOM"),
         (
             (
@@ -206,7 +206,7 @@ def foreign() -> Iterator[Foreign]:
             InvalidPrompt,
             "^2049 tokens$",
         ),
-        ((200, OK, b"data: {half\n\n"), EngineDead, "no JSON"),
+        ((200, OK, b"data: {half\n\n"), RemoteFailed, "no JSON"),
         ((200, OK | {"Content-Length": "999"}, b"data: "), EngineDead, "broke off: peer closed"),
     ],
     ids=str,
@@ -305,6 +305,13 @@ async def test_close_fails_what_runs(foreign: Foreign) -> None:
                     pass
         with pytest.raises(EngineClosed):
             engine.submit(engine.prepare(GREEDY))
+
+
+async def test_answer_without_vectors_is_a_failure_of_the_server(foreign: Foreign) -> None:
+    foreign.reply = (200, {}, b'{"vectors": []}')
+    async with started(RemoteEngine(RemoteServer(foreign.url), "m")) as engine:
+        with pytest.raises(RemoteFailed, match="sent no vectors: 'data'"):
+            await engine.embed(engine.prepare_embed(EmbedRequest(("a",))))
 
 
 @pytest.mark.parametrize("path", ["http://127.0.0.1:1/v1", "no url"])

@@ -132,6 +132,18 @@ def test_code_for_an_architecture_of_transformers_is_harmless_and_left_behind(
     assert not list(store.pull(str(folder)).path.glob("*.py"))
 
 
+def test_code_that_transformers_asks_for_when_it_loads_is_refused_too(folder: Path) -> None:
+    config = {"model_type": "vit", "auto_map": {"AutoModelForCausalLM": "modeling.OwnModel"}}
+    write(folder, "config.json", config)
+    write(
+        folder,
+        "tokenizer.json",
+        {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}},
+    )
+    with pytest.raises(LoadFailed, match="^model 'mine' cannot be loaded: it wants to run code of"):
+        load_causal_lm(folder)
+
+
 def test_gguf_becomes_a_float32_folder_that_loads(
     store: ModelStore, root: Path, tiny_gguf: Gguf
 ) -> None:
@@ -157,6 +169,12 @@ def test_file_that_is_no_gguf_is_refused(store: ModelStore, folder: Path) -> Non
         LoadFailed, match=r"pytorch_model\.bin is neither a folder with .* nor a GGUF"
     ):
         store.pull(str(folder / "pytorch_model.bin"))
+
+
+@pytest.mark.parametrize("source", ["x" * 300, "~nobody-of-that-name/model"])
+def test_path_that_cannot_be_is_refused(store: ModelStore, source: str) -> None:
+    with pytest.raises(WeightsUnavailable, match=r"^model '.*' cannot be read: "):
+        store.pull(source)
 
 
 def test_path_to_a_folder_is_used_as_it_is(store: ModelStore, tmp_path: Path) -> None:
