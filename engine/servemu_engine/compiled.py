@@ -21,6 +21,7 @@ from servemu_engine.runner import flat, next_tokens
 from servemu_engine.sampler import Sampled
 from servemu_engine.scheduler import Row, Step
 from servemu_engine.slots import Copy, Reshape
+from servemu_engine.threads import NUM_THREADS, use_threads
 
 _MOST_THREADS = 64
 _ROWS_OF_ATTENTION = 24
@@ -111,7 +112,7 @@ class CompiledRunner:
         self._model = model
         self._weights = CompiledWeights(model, self._panel)
         self._cache = PanelCache(self._weights, self._panel)
-        self._num_threads = min(num_threads or torch.get_num_threads(), _MOST_THREADS)
+        self._num_threads = min(num_threads or NUM_THREADS, _MOST_THREADS)
         self._angles = (torch.empty(0), torch.empty(0))
 
     @property
@@ -145,8 +146,7 @@ class CompiledRunner:
     def run(self, step: Step) -> list[tuple[Row, Sampled]]:
         """The next token of each row that samples, in the order of `step.rows`; before them, rows
         whose logits are no numbers, sampling or not."""
-        if torch.get_num_threads() != 1:  # torch's other threads would spin on the step's cores
-            torch.set_num_threads(1)
+        use_threads(1)  # torch's other threads would spin on the step's cores
         if step.reshape is not None:
             self._reshape(step.reshape)
         for copy in step.copies:

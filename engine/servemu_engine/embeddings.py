@@ -15,10 +15,21 @@ from servemu_engine.base import EmbedRequest, EngineInfo, PreparedEmbedRequest
 from servemu_engine.errors import EngineClosed, EngineDead, EngineStopped, InvalidPrompt
 from servemu_engine.loading import LoadedModel, load_encoder
 from servemu_engine.manifest import memory_of
-from servemu_engine.pooling import batches, pad, pool, projection, read_pooling, read_window
+from servemu_engine.pooling import (
+    alike,
+    batches,
+    pad,
+    pool,
+    pool_flat,
+    projection,
+    read_pooling,
+    read_window,
+)
 
 if TYPE_CHECKING:
     import torch
+
+    from servemu_engine.flat_encoder import FlatEncoder
 
 _BATCH_TOKENS = 4096
 """Most tokens, padding included, of one forward pass."""
@@ -203,6 +214,15 @@ def _pack(loaded: LoadedModel) -> None:
     pack_linears(loaded.model)
 
 
+def _flat(loaded: LoadedModel, pad_id: int) -> "FlatEncoder | None":
+    from servemu_engine.flat_encoder import FlatEncoder  # imports torch
+
+    try:
+        return FlatEncoder(loaded.model, pad_id)
+    except NotImplementedError:
+        return None
+
+
 def _death(name: str, error: Exception) -> Callable[[], EngineDead]:
     def dead() -> EngineDead:
         failure = EngineDead(f"embedder {name!r} died: {error or type(error).__name__}")
@@ -219,8 +239,11 @@ class _Encoder:
         self._pooling = read_pooling(folder, name)
         self.loaded: LoadedModel = load_encoder(folder, dtype=dtype, device=device)
         _pack(self.loaded)
-        self.window = read_window(folder, self.loaded.context_length)
         self._pad_id = int(self.loaded.tokenizer.pad_token_id or 0)
+        self._flat = _flat(self.loaded, self._pad_id)
+        self._tokenising = threading.Lock()
+        """Cutting changes the tokenizer, which refuses that while another thread uses it."""
+        self.window = read_window(folder, self.loaded.context_length)
         self._projections: dict[int, torch.Tensor] = {}
 
     def tokenise(self, request: EmbedRequest) -> PreparedEmbedRequest:
@@ -229,16 +252,15 @@ class _Encoder:
         played = request.context_length or self.window
         window = min(played, self.window)
         try:
-            whole = tokenizer(texts, padding=False, truncation=False, verbose=False).input_ids
-            if any(len(ids) > window for ids in whole):
-                cut = tokenizer(texts, padding=False, truncation=True, max_length=window).input_ids
-            else:
-                cut = whole
+            with self._tokenising:
+                whole = tokenizer(texts, padding=False, truncation=False, verbose=False).input_ids
+                is_cut = any(len(ids) > window for ids in whole)
+                cut = tokenizer(texts, truncation=True, max_length=window) if is_cut else None
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidPrompt(f"the tokenizer refused a text: {error}") from error
         billed = sum(min(len(ids), played) for ids in whole)
         # Without start and end marks an empty text has no tokens, and nothing to pool.
-        rows = tuple(tuple(ids) or (self._pad_id,) for ids in cut)
+        rows = tuple(tuple(ids) or (self._pad_id,) for ids in (cut.input_ids if cut else whole))
         return PreparedEmbedRequest(request, rows, billed)
 
     def forward(self, rows: Sequence[Sequence[int]]) -> "torch.Tensor":
@@ -246,6 +268,8 @@ class _Encoder:
         import torch
 
         with torch.inference_mode():
+            if self._flat is not None:
+                return pool_flat(self._flat.hidden(rows), alike(rows), self._pooling).cpu()
             ids, mask = pad(rows, self._pad_id, self.loaded.device)
             hidden = self.loaded.model(input_ids=ids, attention_mask=mask).last_hidden_state
             return pool(hidden, mask, self._pooling).cpu()

@@ -4,7 +4,8 @@ EngineError
 ├── LoadFailed        the weights are missing, broken, or do not fit
 ├── RequestRefused    this request, before it ran; others go on
 │   ├── PromptTooLong
-│   └── InvalidPrompt
+│   ├── InvalidPrompt
+│   └── InvalidSampling
 ├── RemoteFailed      this request, by the remote server; others may go on
 │   └── RemoteOverloaded
 ├── AnswerFailed      this request, while it ran; others go on
@@ -37,6 +38,10 @@ class PromptTooLong(RequestRefused):
 
 class InvalidPrompt(RequestRefused):
     """The chat template or the tokenizer refused the prompt."""
+
+
+class InvalidSampling(RequestRefused):
+    """A number of the sampling is none, or outside of what it can be."""
 
 
 class RemoteFailed(EngineError):

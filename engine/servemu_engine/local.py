@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from servemu_engine.base import EngineInfo, GenerateRequest, PreparedRequest
+from servemu_engine.border import check_ids, check_sampling
 from servemu_engine.chat_template import encode_request, num_characters
 from servemu_engine.errors import EngineClosed, LoadFailed, PromptTooLong
 from servemu_engine.generation import LocalGeneration, Reader
@@ -21,7 +22,7 @@ from servemu_engine.runners import RunnerChoice, RunnerOptions, checked_runner
 from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence
 from servemu_engine.slots import Capacity
-from servemu_engine.stopping import AnswerText, Detokenizer, StopRules
+from servemu_engine.stopping import AnswerText, StopRules
 from servemu_engine.tools import ToolCallText, usable
 from servemu_engine.vocabulary import Vocabulary
 
@@ -39,8 +40,10 @@ class LocalOptions:
     """Most answers generated at a time; others wait."""
     kv_bytes: int = 4 << 30
     """Most memory for keys and values; fewer or shorter answers run at a time when it is small."""
-    prefill_chunk: int = 256
-    """Prompt tokens a step: more is faster for prompts, and makes running answers stutter."""
+    prefill_chunk: int = 512
+    """Prompt tokens a step, which is also how long a running answer may stand still: at most one
+    such step between two of its tokens. 512 measured 5 to 12 % faster end to end than 256 at 32
+    streams of a 135M model."""
     prefill_alone: int = 512
     """Prompt tokens a step while no answer is being generated."""
     run_ahead: int = 32
@@ -67,6 +70,8 @@ class _Running:
     grammars: Grammars
     end_ids: frozenset[int]
     window: int
+    vocab_size: int
+    """Of the model, not of its tokenizer."""
     make_loop: Callable[[], EngineLoop]
     loop: EngineLoop
 
@@ -128,7 +133,9 @@ class LocalEngine:
         vocab_size = loaded.model.config.get_text_config().vocab_size
         grammars = Grammars(loaded.tokenizer, vocab_size, end_ids)
         loop.start()
-        self._running = _Running(loaded, vocabulary, grammars, end_ids, window, make_loop, loop)
+        self._running = _Running(
+            loaded, vocabulary, grammars, end_ids, window, vocab_size, make_loop, loop
+        )
         info = self._describe(loaded, window, time.perf_counter() - began)
         self._info = replace(info, runner=runner_name)
 
@@ -154,11 +161,13 @@ class LocalEngine:
             gc.collect()
 
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
-        """Tokenise and check. Raises `PromptTooLong`, `InvalidPrompt`, `EngineClosed`.
+        """Tokenise and check. Raises `PromptTooLong`, `InvalidPrompt`, `InvalidSampling`,
+        `EngineClosed`.
 
         Where the text alone is too long, the count of `PromptTooLong` is a lower bound.
         """
         running = self._alive()
+        check_sampling(request)
         running.grammars.state_for(request)
         limit = request.context_length or running.window
         # What cannot fit whatever its tokens are is not worth the seconds of tokenising it.
@@ -166,6 +175,7 @@ class LocalEngine:
         if fewest >= limit:
             raise PromptTooLong(fewest, limit)
         ids = encode_request(running.loaded.tokenizer, request)
+        check_ids(ids, running.vocab_size)
         if len(ids) >= limit:
             raise PromptTooLong(len(ids), limit)
         max_tokens = min(request.sampling.max_tokens or limit, limit - len(ids))
@@ -212,7 +222,7 @@ class LocalEngine:
             run_ahead=self._options.run_ahead,
             constraint=running.grammars.state_for(prepared.request),
         )
-        detokenizer = Detokenizer(running.vocabulary.decode, prepared.token_ids)
+        detokenizer = running.vocabulary.detokenizer(prepared.token_ids)
         rules = StopRules(running.end_ids, sampling.stop, prepared.max_tokens)
         calls = ToolCallText() if usable(prepared.request.tool_use) else None
         return Answer(sequence, AnswerText(detokenizer, rules), generation, calls)

@@ -7,6 +7,7 @@ tried and checked on each layer, and the layer stays as it is where they are mis
 differ.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,7 +16,11 @@ from torch import Tensor, nn
 
 _FEW_ROWS = 32
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.02}
-_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+_SIBLINGS = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("query", "key", "value"),
+    ("gate_proj", "up_proj"),
+)
 """Layers that most families feed with the same rows: one wide product is faster than several."""
 
 
@@ -36,22 +41,22 @@ class PackedLinear(nn.Module):
 
 
 class _Fused:
-    """The product of several layers for the rows seen last."""
+    """The product of several layers for the rows that a thread saw last."""
 
     def __init__(self, linear: PackedLinear, sizes: Sequence[int]) -> None:
         self._linear = linear
         self._sizes = list(sizes)
-        self._rows: Tensor | None = None
-        self._parts: tuple[Tensor, ...] = ()
+        self._seen = threading.local()
 
     def part(self, rows: Tensor, index: int) -> Tensor:
         """That of layer `index`. Computed anew for other rows, so that any order is right."""
-        if rows is not self._rows:
-            self._rows = rows
-            self._parts = torch.split_with_sizes(self._linear(rows), self._sizes, -1)
-        part = self._parts[index]
+        seen = self._seen.__dict__
+        if rows is not seen.get("rows"):
+            seen["rows"] = rows
+            seen["parts"] = torch.split_with_sizes(self._linear(rows), self._sizes, -1)
+        part: Tensor = seen["parts"][index]
         if index == len(self._sizes) - 1:
-            self._rows, self._parts = None, ()
+            seen.clear()
         return part
 
 

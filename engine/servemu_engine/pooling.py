@@ -1,7 +1,9 @@
 """Hidden states to one vector a text: padding, pooling, and the change of dimension."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 Pooling = Literal["cls", "mean", "max", "last"]
+Rows = Sequence[Sequence[int]]
+"""Token ids of texts."""
 
 _MODES: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
@@ -78,9 +82,30 @@ def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def pad(
-    rows: Sequence[Sequence[int]], pad_id: int, device: str
-) -> tuple["torch.Tensor", "torch.Tensor"]:
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """`count` texts of `length` tokens each, side by side from token `begin` on."""
+
+    begin: int
+    count: int
+    length: int
+
+    def of(self, tokens: "torch.Tensor", dim: int = 0) -> "torch.Tensor":
+        """Those of a tensor with a place for each token in `dim`: [..., count, length, ...]."""
+        part = tokens.narrow(dim, self.begin, self.count * self.length)
+        return part.unflatten(dim, (self.count, self.length))
+
+
+def alike(rows: Rows) -> Iterator[Alike]:
+    """Neighbours of one length: most of the texts of a batch, which is sorted by length."""
+    begin = 0
+    for length, group in groupby(map(len, rows)):
+        run = Alike(begin, len(list(group)), length)
+        yield run
+        begin += run.count * length
+
+
+def pad(rows: Rows, pad_id: int, device: str) -> tuple["torch.Tensor", "torch.Tensor"]:
     """Token ids and mask, both `[batch, longest]`, padded on the right."""
     import torch
 
@@ -105,6 +130,16 @@ def pool(hidden: "torch.Tensor", mask: "torch.Tensor", pooling: Pooling) -> "tor
         case "mean":
             weights = mask.unsqueeze(-1).float()
             return (hidden * weights).sum(1) / weights.sum(1)
+
+
+def pool_flat(hidden: "torch.Tensor", runs: Iterable[Alike], pooling: Pooling) -> "torch.Tensor":
+    """`[tokens, width]` of texts one after the other to float32 `[texts, width]`."""
+    import torch
+
+    parts = [run.of(hidden) for run in runs]
+    return torch.cat(
+        [pool(part, part.new_ones(part.shape[:2], dtype=torch.long), pooling) for part in parts]
+    )
 
 
 def projection(width: int, dimensions: int) -> "torch.Tensor":

@@ -10,6 +10,7 @@ from servemu_engine.errors import LoadFailed
 from servemu_engine.sampler import Draw, Sampled, sample, uniform
 from servemu_engine.scheduler import Row, Step
 from servemu_engine.slots import Reshape
+from servemu_engine.threads import NUM_THREADS, use_threads
 
 _PROBE = 12
 """Tokens of the check at start."""
@@ -23,7 +24,7 @@ class Runner:
 
     def __init__(self, model: PreTrainedModel, num_threads: int | None = None) -> None:
         self._model = model
-        self._num_threads = num_threads
+        self._num_threads = num_threads or NUM_THREADS
         self._device = model.device
         self._cache = SlotCache(model.config.get_text_config().num_hidden_layers)
 
@@ -58,8 +59,7 @@ class Runner:
     def run(self, step: Step) -> list[tuple[Row, Sampled]]:
         """The next token of each row that samples, in the order of `step.rows`; before them, rows
         whose logits are no numbers, sampling or not, with their slots emptied."""
-        if self._num_threads is not None and torch.get_num_threads() != self._num_threads:
-            torch.set_num_threads(self._num_threads)
+        use_threads(self._num_threads)
         if step.reshape is not None:
             self._cache.reshape(step.reshape)
         for copy in step.copies:

@@ -1,8 +1,10 @@
 """Tokens to text, one at a time, and when an answer is over: end tokens, stop strings, length."""
 
+import codecs
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from servemu_engine.base import FinishReason, TokenLogprob
 
@@ -14,8 +16,34 @@ _LONGEST_CHARACTER = 8
 """Tokens after which half a character is given up as broken; four bytes are the longest."""
 
 
-class Detokenizer:
-    """Text of an answer, token by token, never with half a character at the end.
+class Detokenizer(Protocol):
+    """Text of an answer, token by token, never with half a character at the end."""
+
+    def push(self, token: int) -> str:
+        """Text that is certain with this token; empty while a character is incomplete."""
+
+    def flush(self) -> str:
+        """What `push` still holds, with broken characters replaced."""
+
+
+class BytesDetokenizer:
+    """Of a byte-level vocabulary: the text is the bytes of its tokens, one after the other."""
+
+    def __init__(self, text_bytes: Callable[[int], bytes]) -> None:
+        self._text_bytes = text_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """As in `Detokenizer`."""
+        return self._decoder.decode(self._text_bytes(token))
+
+    def flush(self) -> str:
+        """As in `Detokenizer`."""
+        return self._decoder.decode(b"", final=True)
+
+
+class WindowDetokenizer:
+    """Of any vocabulary: the last tokens decoded with and without the new one.
 
     The last tokens of the prompt are the context in which the first ones are decoded: some
     tokenizers drop the space in front of a text.
@@ -28,7 +56,7 @@ class Detokenizer:
         self._known = decode(self._ids)
 
     def push(self, token: int) -> str:
-        """Text that is certain with this token; empty while a character is incomplete."""
+        """As in `Detokenizer`. Bytes that are no character are shown after eight tokens."""
         self._ids.append(token)
         text = self._decode(self._ids)
         is_incomplete = text.endswith(_REPLACEMENT)
@@ -37,7 +65,7 @@ class Detokenizer:
         return self._take(text)
 
     def flush(self) -> str:
-        """What `push` still holds, with broken characters replaced."""
+        """As in `Detokenizer`."""
         return self._take(self._decode(self._ids))
 
     def _take(self, text: str) -> str:

@@ -8,6 +8,8 @@ from functools import lru_cache
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from servemu_engine.stopping import BytesDetokenizer, Detokenizer, WindowDetokenizer
+
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>")
 """Ends of a turn that some folders name in their chat template only."""
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
@@ -23,7 +25,9 @@ class Vocabulary:
         self._is_byte_level = self._backend is not None and "ByteLevel" in json.dumps(
             json.loads(self._backend.to_str())["decoder"]
         )
-        self._special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        added = tokenizer.added_tokens_decoder
+        self._special = set(tokenizer.all_special_ids) | set(added)
+        self._silent = {id for id, token in added.items() if token.special}
         self.longest = max(map(len, tokenizer.get_vocab()), default=1)
         """No token stands for more characters."""
         self.token_bytes = lru_cache(maxsize=65536)(self._token_bytes)
@@ -38,6 +42,16 @@ class Vocabulary:
                 ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         )
+
+    def detokenizer(self, prompt_ids: Sequence[int]) -> Detokenizer:
+        """Of an answer to a prompt."""
+        if self._is_byte_level:
+            return BytesDetokenizer(self._text_bytes)
+        return WindowDetokenizer(self.decode, prompt_ids)
+
+    def _text_bytes(self, token: int) -> bytes:
+        """Special tokens give no text."""
+        return b"" if token in self._silent else self.token_bytes(token)
 
     def _token_bytes(self, token: int) -> bytes:
         """Exact bytes of one token; half a character for some. Unknown ids have none."""

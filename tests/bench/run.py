@@ -1,4 +1,4 @@
-"""`make bench`: measures, prints one report. `run.py [start control engine throughput]`.
+"""`make bench`: measures, prints one report. `run.py [start control engine embeddings throughput]`.
 
 No figure is a test: nothing here fails because something was slow.
 """
@@ -15,13 +15,15 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import control, engine, start, throughput
+from tests.bench import control, embeddings, engine, start, synthetic, throughput
 from tests.bench.report import Options, as_json, machine, show
 
 SECTIONS = {
     "start": start.run,
     "control": control.run,
     "engine": engine.run,
+    "synthetic": synthetic.run,
+    "embeddings": embeddings.run,
     "throughput": throughput.run,
 }
 

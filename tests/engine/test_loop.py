@@ -13,7 +13,7 @@ from servemu_engine.sampler import Sampled, TokenScores
 from servemu_engine.scheduler import Row, Scheduler, Step
 from servemu_engine.sequence import Sequence as EngineSequence
 from servemu_engine.slots import Capacity
-from servemu_engine.stopping import AnswerText, Detokenizer, StopRules
+from servemu_engine.stopping import AnswerText, StopRules, WindowDetokenizer
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ class Engine:
         generation = LocalGeneration(asyncio.get_running_loop(), 1, reader)
         sequence = EngineSequence(tuple(prompt), Sampling(), seed=0, run_ahead=run_ahead)
         rules = StopRules(frozenset({END}), stop, max_tokens)
-        answer = Answer(sequence, AnswerText(Detokenizer(decode, prompt), rules), generation)
+        answer = Answer(sequence, AnswerText(WindowDetokenizer(decode, prompt), rules), generation)
         self.loop.submit([answer])
         return generation
 

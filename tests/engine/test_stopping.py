@@ -7,9 +7,9 @@ import pytest
 from servemu_engine.base import FinishReason, TokenLogprob
 from servemu_engine.stopping import (
     AnswerText,
-    Detokenizer,
     Piece,
     StopRules,
+    WindowDetokenizer,
     find_stop,
     num_undecided,
 )
@@ -25,7 +25,7 @@ def decode(ids: Sequence[int]) -> str:
 
 def answer(stops: tuple[str, ...] = (), max_tokens: int = 1000) -> AnswerText:
     return AnswerText(
-        Detokenizer(decode, b"prompt"), StopRules(frozenset({END}), stops, max_tokens)
+        WindowDetokenizer(decode, b"prompt"), StopRules(frozenset({END}), stops, max_tokens)
     )
 
 
@@ -55,14 +55,14 @@ def run(text: AnswerText, tokens: Sequence[int]) -> list[Shown]:
     ],
 )
 def test_pieces_joined_are_the_whole_text_and_never_half_a_character(text: str) -> None:
-    detokenizer = Detokenizer(decode, b"prompt")
+    detokenizer = WindowDetokenizer(decode, b"prompt")
     pieces = [detokenizer.push(byte) for byte in text.encode()]
     assert "".join(pieces) == text
     assert all(piece in text for piece in pieces)
 
 
 def test_broken_bytes_are_shown_after_a_bounded_wait() -> None:
-    detokenizer = Detokenizer(decode, b"prompt")
+    detokenizer = WindowDetokenizer(decode, b"prompt")
     pieces = [detokenizer.push(0xFF) for _ in range(20)]
     assert "".join(pieces) + detokenizer.flush() == "\ufffd" * 20
     assert any(pieces[:8])
@@ -72,7 +72,7 @@ def test_first_token_keeps_its_space_after_the_prompt() -> None:
     def decode_words(ids: Sequence[int]) -> str:
         return "".join((" zero", " one", " two")[id] for id in ids).lstrip()
 
-    detokenizer = Detokenizer(decode_words, [0])
+    detokenizer = WindowDetokenizer(decode_words, [0])
     assert detokenizer.push(1) == " one"
 
 
@@ -154,7 +154,7 @@ def test_token_that_is_partly_before_the_stop_keeps_its_logprob() -> None:
     def decode_words(ids: Sequence[int]) -> str:
         return "".join({1: "ab", 2: "cSTOPd"}[id] for id in ids)
 
-    text = AnswerText(Detokenizer(decode_words, []), StopRules(frozenset(), ("STOP",), 9))
+    text = AnswerText(WindowDetokenizer(decode_words, []), StopRules(frozenset(), ("STOP",), 9))
     shown, cut = TokenLogprob("ab", b"ab", -1.0), TokenLogprob("cSTOPd", b"cSTOPd", -2.0)
     assert text.push(1, shown) == Piece("ab", (shown,), None)
     assert text.push(2, cut) == Piece("c", (cut,), "stop")
