@@ -10,6 +10,8 @@ import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from servemu_engine.errors import LoadFailed
 from servemu_engine.gguf_conversion import convert
@@ -135,11 +137,7 @@ def test_code_for_an_architecture_of_transformers_is_harmless_and_left_behind(
 def test_code_that_transformers_asks_for_when_it_loads_is_refused_too(folder: Path) -> None:
     config = {"model_type": "vit", "auto_map": {"AutoModelForCausalLM": "modeling.OwnModel"}}
     write(folder, "config.json", config)
-    write(
-        folder,
-        "tokenizer.json",
-        {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}},
-    )
+    Tokenizer(BPE()).save(str(folder / "tokenizer.json"))
     with pytest.raises(LoadFailed, match="^model 'mine' cannot be loaded: it wants to run code of"):
         load_causal_lm(folder)
 
