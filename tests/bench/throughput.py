@@ -113,14 +113,14 @@ def pace(options: Options) -> Table:
     from servemu.catalog import load_catalog
 
     family = load_catalog({}).families[FAMILY]
-    with provisioned(PROVISIONS[2], flags=("--pace=model",)) as server:
+    with provisioned(Provision(95000, 1), flags=("--pace=model",)) as server:
         answers = fairness.paced(server, PACE_PROMPTS, 10, PACE_ANSWER)
     firsts, furthers = [], []
     for answer in answers:
         grows = family.prefill_share * answer.prompt_tokens / 3500
         ttft = family.ttft_ms * (1 - family.prefill_share + grows)
         firsts.append(abs(1000 * (answer.first_at - answer.asked_at) - ttft))
-        rest = 1000 * (answer.ended_at - answer.first_at) / (family.tpot_ms * PACE_ANSWER)
+        rest = 1000 * (answer.ended_at - answer.first_at) / (family.tpot_ms * (PACE_ANSWER - 1))
         furthers.append(100 * abs(rest - 1))
     return Table(
         'pace = "model", an idle endpoint',

@@ -1,9 +1,21 @@
-"""The `servemu` command. All but `up` and `models pull` are HTTP clients of a running emulator."""
+"""The `servemu` command. All but `up`, `plan`, `models pull` are clients of a running emulator."""
 
 import typer
 
 from servemu import __version__
-from servemu.cli import clock, faults, journal, models, replies, scenario, status, up, workspace
+from servemu.cli import (
+    clock,
+    faults,
+    journal,
+    models,
+    plan,
+    replies,
+    scenario,
+    status,
+    throughput,
+    up,
+    workspace,
+)
 
 app = typer.Typer(
     name="servemu",
@@ -17,7 +29,9 @@ app.command("up")(up.up)
 app.command("status")(status.status)
 app.command("endpoints")(status.endpoints)
 app.command("requests")(journal.requests)
+app.command("throughput")(throughput.throughput)
 app.command("verdict")(journal.verdict)
+app.command("plan")(plan.plan)
 app.command("reset")(workspace.reset)
 app.add_typer(workspace.app, name="snapshot")
 app.add_typer(clock.app, name="clock")
