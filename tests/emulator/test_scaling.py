@@ -32,7 +32,7 @@ UP = 2.0
 DOWN = 5.0
 LOOK = 0.25
 WINDOW = 1.0
-LONG = {"messages": [{"role": "user", "content": "tell " * 4000}], "max_tokens": 2000}
+LONG = {"messages": [{"role": "user", "content": "tell " * 2000}], "max_tokens": 4000}
 
 
 class Rig:
@@ -228,17 +228,14 @@ async def test_scaled_to_zero_after_the_minimum_and_a_request_is_held_through_th
     await rig.close()
 
 
-@pytest.mark.parametrize("change", ["delete", "update", "stop"])
-async def test_an_endpoint_that_changes_under_load_is_let_go(
-    rig: Rig, change: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("change", ["delete", "update"])
+async def test_an_endpoint_that_changes_under_load_is_let_go(rig: Rig, change: str) -> None:
     await rig.load()
     await rig.advance(10 * UP)
     await rig.stop()
     changes: dict[str, Callable[[], Any]] = {
         "delete": lambda: rig.client.delete(f"{B}/e"),
         "update": lambda: rig.client.put(f"{B}/e/config", json={"served_entities": [ENTITY]}),
-        "stop": lambda: rig.client.post(f"{B}/e/config:stop"),
     }
     assert (await changes[change]()).status_code == 200
     await rig.advance(60)

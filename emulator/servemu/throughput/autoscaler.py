@@ -115,7 +115,10 @@ def decide(
 
     `room`: replicas that the GPU pool has beyond those that serve; None: unlimited.
     """
+    before = standing.replicas
     standing = _arrived(standing, scale, now, room)
+    if room is not None:
+        room -= standing.replicas - before
     want = wanted(standing, scale, load)
     if want < standing.replicas and not standing.starting:
         return _lower(standing, scale, want, now)

@@ -200,7 +200,8 @@ class Simulation:
         if not running.is_admitted:
             running.is_admitted = True
             assert stream.admitted_at is not None
-            self.outcome.waits.append(stream.admitted_at - running.arrived)
+            # What an idle budget has saved up pays at once, dated back.
+            self.outcome.waits.append(max(0.0, stream.admitted_at - running.arrived))
         if running.answer <= 0:
             self._queue.leave(stream, self._now)
             del self._running[stream]

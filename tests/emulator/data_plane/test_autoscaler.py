@@ -80,7 +80,7 @@ def test_too_many_replicas_go_once_they_were_too_many_for_long_enough(offered: f
 
 
 def test_fewer_go_than_the_last_look_would_let_go_when_more_were_wanted_meanwhile() -> None:
-    standing = decide(Standing(5), SCALE, Load(3 * 0.8 * CHUNK), 0.0)
+    standing = decide(Standing(5), SCALE, Load(2.3 * CHUNK), 0.0)
     standing = decide(standing, SCALE, NO_LOAD, SCALE.down_seconds)
     assert standing == Standing(3, low_since=SCALE.down_seconds, low_most=1)
 
@@ -145,16 +145,16 @@ def test_the_whole_of_a_day_up_down_to_zero_and_a_held_request() -> None:
     assert outcome.refused + len(outcome.waits) == len(load)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     share=st.floats(0.05, 1.5),
-    prompts=st.lists(st.integers(0, 2000), min_size=1, max_size=5),
+    prompts=st.lists(st.integers(1000, 4000), min_size=1, max_size=5),
 )
 def test_steady_requests_settle_within_the_bounds(share: float, prompts: list[int]) -> None:
     scale = Scale(1, 3, CHUNK, 15.0, 120.0, 300.0)
     mean = sum(prompts) / len(prompts) + 50
     gap = mean / (share * 3 * CHUNK)
-    count = int(2400 / gap)
+    count = int(1500 / gap)
     load = [Arrival(n * gap, prompts[n % len(prompts)], 50) for n in range(count)]
     outcome = Simulation(Size(scale, Terms())).run(load)
     assert all(1 <= number <= 3 for _, number in outcome.replicas)
