@@ -115,8 +115,9 @@ class TokenBudget:
 
     async def _wait(self, stream: Stream) -> None:
         """Until the queue has paid what the stream waits for."""
-        if self.in_flight == 1:  # nobody else who could be next
-            self._pay()
+        assert self.queue is not None
+        if self._paying is None and self.queue.waiting + self.queue.asking == 1:
+            self._pay()  # nobody else who could be next: what is due needs no task of its own
         if _is_served(stream):
             return
         called = self._called[stream] = asyncio.get_running_loop().create_future()
