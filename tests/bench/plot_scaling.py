@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
 from servemu.catalog import load_catalog
 from servemu.settings import Settings
 from servemu.throughput.planning import candidates

@@ -42,8 +42,11 @@ def plan(
         return
     first = plans[0]
     typer.echo(f"{model}: {first.requests} requests in {first.hours:.2f} h")
-    headings = ("SIZE", "QUEUE P50", "P95", "429", "TIMED OUT", "DBU", "MOST", "REPLICAS OVER TIME")
+    headings = ("SIZE", "P50", "P95", "429", "DBU", "MOST", "REPLICAS")
     show_table(headings, [_row(one) for one in plans])
+    typer.echo("SIZE in tokens/s or model units. P50, P95: seconds in the queue. MOST: replicas.")
+    if held := [f"{one.timed_out} of {one.name}" for one in plans if one.timed_out]:
+        typer.echo(f"Timed out while it woke: {', '.join(held)}.")
 
 
 def _plans(
@@ -71,13 +74,12 @@ def _plans(
 def _row(plan: "Plan") -> tuple[str, ...]:
     return (
         plan.name,
-        f"{plan.queue_p50:.2f} s",
-        f"{plan.queue_p95:.2f} s",
+        f"{plan.queue_p50:.2f}",
+        f"{plan.queue_p95:.2f}",
         f"{plan.refused / plan.requests:.1%}",
-        str(plan.timed_out),
         f"{plan.dbus:.1f}",
         str(plan.most_replicas),
-        sparkline(plan.replicas),
+        sparkline(plan.replicas[::2]),
     )
 
 

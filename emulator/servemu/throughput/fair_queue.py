@@ -58,7 +58,8 @@ class FairQueue:
     So a short prompt overtakes long ones, and nobody is overtaken by who comes after that time.
     """
 
-    def __init__(self, rates: Sequence[Rate]) -> None:
+    def __init__(self, rates: Sequence[Rate], slice_seconds: float = SLICE_SECONDS) -> None:
+        self._slice_seconds = slice_seconds
         self._allowance = Allowance(rates)
         self._prompts: list[tuple[float, int, Stream]] = []
         self._asking: list[tuple[float, int, Stream]] = []
@@ -189,7 +190,7 @@ class FairQueue:
     @property
     def _slice(self) -> float:
         """Most that is paid of a prompt at a time: whole tokens, so that sums are exact."""
-        return max(1.0, float(int(self.rate * SLICE_SECONDS)))
+        return max(1.0, float(int(self.rate * self._slice_seconds)))
 
     def _begin(self, now: float) -> None:
         """Somebody comes; when nobody waited, the time until now was idle."""

@@ -48,7 +48,7 @@ class Candidate:
     """A size that could be provisioned."""
 
     name: str
-    """As people say it."""
+    """`min–max` in tokens/s, or model units."""
     size: Size
 
 
@@ -164,7 +164,7 @@ def _candidate(
         if len(numbers) > 1:
             raise SizeInvalid(f"model units are one number, got '{text}'")
         least = most = unit_replicas(model, int(text))
-        name = f"{text} units"
+        name = text
     else:
         least_asked = int(numbers[0]) if len(numbers) > 1 else None
         asked = ThroughputRequest(least_asked, int(numbers[-1]), scale_to_zero)
@@ -172,7 +172,7 @@ def _candidate(
         assert model.chunk is not None
         most = replicas(band.maximum, model.chunk)
         least = max(1, replicas(band.minimum, model.chunk))
-        name = f"{band.minimum}–{band.maximum} tokens/s"
+        name = f"{band.minimum}–{band.maximum}"
     bounds = (least, most) if settings.autoscaling and model.family.autoscales else (most, most)
     rate = provisioned_rate(1, model) * settings.throughput_scale
     size = Size(

@@ -14,7 +14,8 @@ from servemu.throughput.meter import Meter
 from servemu.throughput.terms import Terms
 
 PIECE_SECONDS = 0.1
-"""An answer is paid in pieces of so much of the rate: what an event costs bounds the detail."""
+"""Prompts and answers are paid in pieces of so much of the rate, coarser than live: an event costs
+as much, whatever its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Simulation:
         self._size = size
         self._now = start
         self._standing = Standing(size.scale.minimum)
-        self._queue = FairQueue(size.terms.rates(self._rate))
+        self._queue = FairQueue(size.terms.rates(self._rate), PIECE_SECONDS)
         self._meter = Meter(start, self._rate)
         self._running: dict[Stream, Running] = {}
         self._held: list[Arrival] = []
