@@ -109,6 +109,12 @@ def test_another_step_is_another_event_log(played: Play) -> None:
     assert len(hashes) == 2
 
 
+def test_load_that_nothing_holds_is_answered_all_the_same(played: Play) -> None:
+    load = {"endpoint": "nobody", "requests": 3, "held_for": "1h"}
+    step = {"load": load, "expect": {"answers": {"404": 3}, "error_codes": {"FEATURE_DISABLED": 0}}}
+    assert unmet(played({"title": "t", "steps": [step]})) == []
+
+
 CREATE = {
     "name": "llama",
     "config": {"served_entities": [{"name": "a", "entity_name": "no.such.model"}]},

@@ -45,6 +45,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario. Exit code 1 when an expectation is not met, 2 for a bad file."""
+    from servemu.catalog import CatalogInvalid
     from servemu.scenarios.emulator import EmulatorGone
     from servemu.scenarios.files import ScenarioInvalid, path_of, read
     from servemu.scenarios.playing import connect, play
@@ -58,6 +59,8 @@ def run(
     try:
         with _running(read_in, seed, url) as where, connect(where, own) as emulator:
             outcome = play(read_in, emulator)
+    except CatalogInvalid as error:  # of the scenario's settings
+        raise failure(str(error), INVALID) from None
     except EmulatorGone as error:
         raise failure(str(error)) from None
     _show(outcome, as_json)

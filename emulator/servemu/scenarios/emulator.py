@@ -111,10 +111,12 @@ class Emulator:
         rule = {"id": ARRIVALS, "match": match, "when": {"probability": 0}, "effect": effect}
         self.admin("POST", FAULTS, rule)
         futures = []
-        for number in range(1, load.requests + 1):
-            futures.append(send())
-            self._wait_for_arrivals(number)
-        self.admin("DELETE", f"{FAULTS}/{ARRIVALS}")
+        try:
+            for number in range(1, load.requests + 1):
+                futures.append(send())
+                self._wait_for_arrivals(number)
+        finally:
+            self.admin("DELETE", f"{FAULTS}/{ARRIVALS}")
         self.advance(duration)
         return [future.result() for future in futures]
 

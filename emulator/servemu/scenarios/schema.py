@@ -40,7 +40,6 @@ def _count(given: object) -> object:
 Time = Annotated[Duration, BeforeValidator(_duration)]
 Count = Annotated[str, BeforeValidator(_count)]
 """A number, or a bound: `3`, `>=3`."""
-Percent = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 
 
