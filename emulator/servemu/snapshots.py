@@ -118,6 +118,8 @@ def restore(world: World, workspace: str, document: Document) -> None:
     forget(world, workspace, gone)
     world.dice.go_on(workspace, document.draws)
     world.deployments.take_up(restored)
+    for endpoint in restored:
+        world.router.scaling.resume(endpoint)
 
 
 def _endpoint_saved(connection: Connection, endpoint: Endpoint) -> dict[str, Any]:

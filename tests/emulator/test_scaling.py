@@ -203,6 +203,22 @@ async def test_replicas_survive_a_restart_and_go_without_another_request(tmp_pat
     await again.close()
 
 
+async def test_replicas_come_back_with_a_snapshot_and_go_without_a_request(rig: Rig) -> None:
+    await rig.load()
+    await rig.advance(10 * UP)
+    await rig.stop()
+    up, _ = rig.replicas
+    assert up > 1
+    await rig.client.post("/_emulator/snapshots/up")
+    await rig.advance(60)
+    assert rig.replicas == (1, 0)
+    answer = await rig.client.post("/_emulator/snapshots/up/restore")
+    assert answer.status_code == 200, answer.text
+    assert rig.replicas == (up, 0)
+    await rig.advance(LOOK + WINDOW + DOWN + 1)
+    assert rig.replicas == (1, 0)
+
+
 async def test_scaled_to_zero_after_the_minimum_and_a_request_is_held_through_the_cold_start() -> (
     None
 ):
