@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 CLIENTS ?= .venv-clients
+MLFLOW  ?= .venv-mlflow
+MLFLOW2 ?= .venv-mlflow2
 PEERS   ?= .venv-peers
 STORE  ?= $(HOME)/.cache/servemu/models
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
           $$(.ci/uv-flags $(BIN)/python) --constraint constraints.txt
 
-.PHONY: run test test-clients lint format bench peers weights clean
+.PHONY: run test test-clients test-mlflow lint format bench peers weights clean
 
 run: $(VENV)/.run weights            ## set everything up and serve on 8484
 	$(BIN)/servemu up --model-store $(STORE)
@@ -19,6 +21,12 @@ test: $(VENV)/.dev weights           ## set everything up and run all tests
 
 test-clients: $(CLIENTS)/.installed  ## mlflow, litellm, LangChain and DatabricksOpenAI, unmodified
 	$(CLIENTS)/bin/python -m pytest -q tests/heavy_clients
+
+test-mlflow: export SERVEMU = $(abspath $(BIN)/servemu)
+test-mlflow: export SERVEMU_MODEL_STORE = $(STORE)
+test-mlflow: $(VENV)/.run weights $(MLFLOW)/.installed $(MLFLOW2)/.installed  ## log, deploy, query: MLflow 3 and 2
+	$(MLFLOW)/bin/python -m pytest -q tests/mlflow_clients
+	$(MLFLOW2)/bin/python -m pytest -q tests/mlflow_clients/test_log_to_answer.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -64,6 +72,17 @@ $(CLIENTS)/.installed: $(VENV)/.uv pyproject.toml constraints-clients.txt
 	  --editable . --group clients
 	@touch $@
 
+# Nothing of ours is in these two: what is shown is shown with MLflow alone.
+$(MLFLOW)/.installed: GROUP = mlflow
+$(MLFLOW2)/.installed: GROUP = mlflow2
+$(MLFLOW)/.installed $(MLFLOW2)/.installed: %/.installed: $(VENV)/.uv pyproject.toml .ci/torchvision-stub \
+                                            constraints-mlflow.txt constraints-mlflow2.txt
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $*
+	$(BIN)/uv pip install --quiet --python $*/bin/python \
+	  $$(.ci/uv-flags $(BIN)/python) --constraint constraints-$(GROUP).txt --group $(GROUP)
+	$*/bin/python .ci/torchvision-stub
+	@touch $@
+
 # Takes minutes. Its one need of more, `llm`, is a command line that nobody runs here.
 $(PEERS)/.installed: $(VENV)/.uv
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PEERS)
@@ -77,4 +96,4 @@ $(PEERS)/.installed: $(VENV)/.uv
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(PEERS) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) $(MLFLOW) $(MLFLOW2) $(PEERS) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
