@@ -45,7 +45,7 @@ class FlatTexts:
         rows = states.transpose(0, 1)
         if self.is_token is not None:
             rows = rows.index_select(0, self.sources)
-        return rows.unflatten(0, self.shape).transpose(1, 2)
+        return rows.reshape(*self.shape, *rows.shape[1:]).transpose(1, 2)
 
     def flat(self, states: Tensor) -> Tensor:
         """[texts, heads, longest, size] back to [tokens, heads, size]."""

@@ -115,8 +115,9 @@ class Grammars:
                 backend = getattr(self._tokenizer, "backend_tokenizer", None)
                 if backend is None:
                     raise InvalidPrompt("this model's tokenizer cannot be constrained to a grammar")
-                text = backend.to_str()
+                # A mask may be longer than the logits: the sampler looks at theirs only.
+                n_vocab = max(self._vocab_size, len(self._tokenizer))
                 self._read = LLTokenizer(
-                    text, n_vocab=self._vocab_size, eos_token=list(self._end_ids)
+                    backend.to_str(), n_vocab=n_vocab, eos_token=list(self._end_ids)
                 )
             return self._read

@@ -18,7 +18,7 @@ from servemu_engine.loading import LoadedModel, load_causal_lm
 from servemu_engine.loop import Answer, EngineLoop
 from servemu_engine.manifest import memory_of
 from servemu_engine.restarts import Restarts
-from servemu_engine.runners import RunnerChoice, RunnerOptions, checked_runner
+from servemu_engine.runners import CheckedRunner, RunnerChoice, RunnerOptions, checked_runner
 from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence
 from servemu_engine.slots import Capacity
@@ -66,6 +66,7 @@ class _Running:
     """What exists between `start` and `close`."""
 
     loaded: LoadedModel
+    runner: CheckedRunner
     vocabulary: Vocabulary
     grammars: Grammars
     end_ids: frozenset[int]
@@ -134,7 +135,7 @@ class LocalEngine:
         grammars = Grammars(loaded.tokenizer, vocab_size, end_ids)
         loop.start()
         self._running = _Running(
-            loaded, vocabulary, grammars, end_ids, window, vocab_size, make_loop, loop
+            loaded, runner, vocabulary, grammars, end_ids, window, vocab_size, make_loop, loop
         )
         info = self._describe(loaded, window, time.perf_counter() - began)
         self._info = replace(info, runner=runner_name)

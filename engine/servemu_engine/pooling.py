@@ -90,10 +90,10 @@ class Alike:
     count: int
     length: int
 
-    def of(self, tokens: "torch.Tensor", dim: int = 0) -> "torch.Tensor":
-        """Those of a tensor with a place for each token in `dim`: [..., count, length, ...]."""
-        part = tokens.narrow(dim, self.begin, self.count * self.length)
-        return part.unflatten(dim, (self.count, self.length))
+    def of(self, tokens: "torch.Tensor") -> "torch.Tensor":
+        """Those of `[tokens, width]`: `[count, length, width]`."""
+        part = tokens[self.begin : self.begin + self.count * self.length]
+        return part.view(self.count, self.length, -1)
 
 
 def alike(rows: Rows) -> Iterator[Alike]:

@@ -5,6 +5,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -276,6 +277,13 @@ async def test_empty_text_has_a_vector(embedder: LocalEmbedder) -> None:
     prepared = embedder.prepare_embed(EmbedRequest(("",)))
     assert prepared.token_ids == ((2, 3),)
     assert all(math.isfinite(x) for x in (await embedder.embed(prepared))[0])
+
+
+def test_many_threads_cut_their_texts_at_once(embedder: LocalEmbedder) -> None:
+    requests = [EmbedRequest((sentence(n, 30), sentence(n, n % 9))) for n in range(200)]
+    with ThreadPoolExecutor(8) as threads:
+        prepared = list(threads.map(embedder.prepare_embed, requests))
+    assert prepared == [embedder.prepare_embed(request) for request in requests]
 
 
 @pytest.mark.parametrize("texts", [(), ("\ud800",)])

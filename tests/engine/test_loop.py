@@ -1,6 +1,7 @@
 """The engine's thread, with a device that answers what a test tells it to."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -126,6 +127,28 @@ async def test_leaving_frees_the_slot_for_the_next() -> None:
     assert await text_of(second) == "BCDE"
     engine.loop.close()
     assert (list(engine.scheduler.waiting), engine.scheduler.running) == ([], [])
+
+
+async def test_cancelled_answer_is_not_in_the_step_after_and_its_slot_is_anothers() -> None:
+    engine = Engine(max_slots=1)
+    is_running, may_go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold_the_third(step: Step) -> None:
+        if len(engine.device.steps) == 2:
+            loop.call_soon_threadsafe(is_running.set)
+            may_go_on.wait()
+
+    engine.device.before_step = hold_the_third
+    engine.loop.start()
+    async with engine.submit(b"a", max_tokens=1000):
+        second = engine.submit(b"A")
+        await is_running.wait()
+    may_go_on.set()
+    assert await text_of(second) == "BCDE"
+    engine.loop.close()
+    asked = [[row.sequence.prompt_ids for row in step.rows] for step in engine.device.steps]
+    assert asked == [[tuple(b"a")]] * 3 + [[tuple(b"A")]] * 4
 
 
 async def test_device_failure_fails_running_and_waiting_and_later_answers(engine: Engine) -> None:

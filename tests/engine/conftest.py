@@ -1,0 +1,66 @@
+"""Tiny models over single bytes, and the folder of compiled libraries."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
+
+
+@pytest.fixture(scope="session")
+def compiled_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once for all tests that want the compiled runner."""
+    return tmp_path_factory.mktemp("compiled-libraries")
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> MakeTokenizer:
+    """Makes a byte-level BPE: a token for each byte, merges learnt from the texts, an end token."""
+
+    def make(*texts: str, vocab_size: int = 257) -> PreTrainedTokenizerFast:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=["<|end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def byte_llama(
+    tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: MakeTokenizer
+) -> Callable[..., Path]:
+    """Makes the folder of a random Llama over single bytes; `config` as of LlamaConfig."""
+
+    def make(name: str, seed: int = 7, **config: object) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        tokenizer = byte_tokenizer()
+        tokenizer.save_pretrained(folder)
+        torch.manual_seed(seed)
+        ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+        llama = LlamaConfig(**{**TINY, "vocab_size": len(tokenizer), **ends, **config})
+        (folder / "config.json").write_text(llama.to_json_string())
+        state = {k: v.contiguous() for k, v in LlamaForCausalLM(llama).state_dict().items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return make
