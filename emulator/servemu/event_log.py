@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
-from servemu.journal import Entry
+from servemu.entry import Entry
 from servemu.lifecycle.history import TRACE
 from servemu_state.records import Endpoint, Event
 

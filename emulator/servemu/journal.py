@@ -6,84 +6,19 @@ Neither bodies nor tokens are kept, and of a query string only names and numbers
 import asyncio
 import re
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from servemu.attempts import Attempt
 from servemu.clock import Clock
-from servemu.operation import endpoint_of, operation_of
+from servemu.entry import Entry
+from servemu.operation import endpoint_of
 from servemu.workspace import Workspaces
 
 RINGS = 10
 """So many full rings are kept over all workspaces; then the one not used for longest goes."""
-RETRY_SECONDS = 120.0
-"""The same request again within this time after a failure is a retry: openai and databricks-sdk
-wait no longer than that between two (facts/control_plane §6, facts/data_plane §6)."""
 NUMBER = re.compile(r"[0-9]{1,12}")
-
-
-@dataclass(slots=True)
-class Entry:
-    """One request and its answer. Filled while it runs, unchanged from then on."""
-
-    started: float
-    """Monotonic seconds, as `ended` and the two `…_at` of the workspace's clock below."""
-    real_time: float
-    """Seconds since the epoch when it came, on the machine's clock."""
-    method: str
-    path: str
-    query: str
-    user_agent: str
-    client_retry: int | None
-    """Which retry the client says that this is (openai's `x-stainless-retry-count`)."""
-    ended: float = 0.0
-    at: float = 0.0
-    ended_at: float = 0.0
-    number: int = 0
-    """Counts the entries of the workspace, from 1."""
-    request_id: str = ""
-    user: str = ""
-    endpoint: str = ""
-    entity: str = ""
-    """The served entity that answered."""
-    status: int | None = None
-    """None: no answer was sent, or not to its end."""
-    error_code: str = ""
-    state: str = ""
-    """What the answer showed of the endpoint: `READY UPDATE_FAILED`."""
-    fault: str | None = None
-    """The rule that was injected."""
-    fault_phase: str = ""
-    retry_after: str = ""
-    should_retry: str = ""
-    """The header `x-should-retry` that was sent."""
-    body: int = 0
-    """CRC-32 of the request's body: two of the same call have the same."""
-    bytes_in: int = 0
-    bytes_out: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    first_byte: float | None = None
-    """Monotonic seconds, of a stream's first event."""
-
-    @property
-    def operation(self) -> str:
-        return operation_of(self.method, self.path)
-
-    @property
-    def client(self) -> tuple[str, str]:
-        """Who asks: the user, and what they ask with."""
-        return self.user, self.user_agent
-
-    @property
-    def call(self) -> tuple[object, ...]:
-        """The same for the same request sent again."""
-        return (*self.client, self.method, self.path, self.body)
-
-    @property
-    def failed(self) -> bool:
-        """It was refused, or its answer was lost."""
-        return self.status is None or self.status >= 400
 
 
 @dataclass(slots=True)
@@ -123,7 +58,7 @@ class Journal:
         ring = self._rings.get(workspace) or self._open(workspace, entry.started)
         if entry.started < ring.since:
             return
-        offset = self._workspaces.open(workspace).clock_offset
+        offset = self._workspaces.clock_offset(workspace)
         entry.at = entry.real_time + offset
         entry.ended_at = self.clock.now() + offset
         entry.number = ring.last = ring.last + 1
@@ -157,43 +92,6 @@ class Journal:
     def _open(self, workspace: str, since: float) -> Ring:
         ring = self._rings[workspace] = Ring(deque(maxlen=self._size), since)
         return ring
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Which attempt of a call an entry is."""
-
-    ordinal: int
-    first: Entry
-    before: Entry | None
-    """The attempt before; None of a first one."""
-
-    def gap(self, entry: Entry) -> float:
-        """Seconds that the client let pass since the answer to the attempt before."""
-        return 0.0 if self.before is None else gap(self.before, entry)
-
-
-def gap(before: Entry, after: Entry) -> float:
-    """Seconds from the end of one request to the start of the next.
-
-    The longer of the two clocks' times: the workspace's jumps when it is advanced, and the
-    machine's runs on when that stands still (`--clock paused`).
-    """
-    return max(after.started - before.ended, after.at - before.ended_at)
-
-
-def attempts(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Attempt]]:
-    """Each entry with the attempt it is: the same call of the same client after a failed one."""
-    latest: dict[tuple[object, ...], tuple[Entry, Attempt]] = {}
-    for entry in entries:
-        attempt = Attempt(1, entry, None)
-        known = latest.get(entry.call)
-        if known is not None:
-            before, was = known
-            if before.failed and gap(before, entry) <= RETRY_SECONDS:
-                attempt = Attempt(was.ordinal + 1, was.first, before)
-        latest[entry.call] = entry, attempt
-        yield entry, attempt
 
 
 def render(entry: Entry, attempt: Attempt) -> dict[str, Any]:

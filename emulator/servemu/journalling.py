@@ -10,7 +10,8 @@ import zlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from servemu.journal import Entry, Journal, filled, shown_query
+from servemu.entry import Entry
+from servemu.journal import Journal, filled, shown_query
 
 OWN = "/_emulator"
 MAX_AGENT = 200

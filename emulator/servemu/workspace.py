@@ -32,6 +32,11 @@ class Workspaces:
         """Seconds since the epoch, on this workspace's clock."""
         return self._clock.now() + self.open(name).clock_offset
 
+    def clock_offset(self, name: str) -> float:
+        """Seconds that its clock is ahead of the machine's. Stores nothing, not even a new one."""
+        record = self._known.get(name)
+        return 0.0 if record is None else record.clock_offset
+
     def real_time(self, name: str, at: float) -> float:
         """When the clock of the machine will show what this workspace calls `at`."""
         return at - self.open(name).clock_offset

@@ -11,7 +11,8 @@ from servemu.clock import Clock
 from servemu.dice import Dice
 from servemu.faults.ledger import Faults
 from servemu.journal import Journal
-from servemu.lifecycle.deployments import Call, Deployments
+from servemu.lifecycle.calls import Call
+from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import TrafficRouter
 from servemu.machine import Machine

@@ -73,3 +73,18 @@ def test_what_was_set_aside_comes_back_as_it_is_now(workspaces: Workspaces) -> N
     back = agenda.first()
     assert back is not None
     assert (back.endpoint.tags, back.at) == ((("k", "v"),), NOW + 10)
+
+
+def test_those_due_at_the_same_time_come_in_the_order_in_which_they_came(
+    workspaces: Workspaces,
+) -> None:
+    agenda = Agenda(workspaces, [])
+    for name in ("z", "m", "a"):
+        agenda.put(endpoint(name, NOW + 10))
+    agenda.put(endpoint("z", NOW + 5))
+    agenda.put(endpoint("z", NOW + 10))
+    order = []
+    while (due := agenda.first()) is not None:
+        order.append(due.endpoint.name)
+        agenda.drop(due.endpoint.id)
+    assert order == ["z", "m", "a"]

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from servemu.clock import PausedClock
-from servemu.journal import Entry
+from servemu.entry import Entry
 from servemu.settings import Settings
 from servemu.testing import Emulator, serve
 from servemu_state import endpoints

@@ -154,3 +154,24 @@ async def test_held_request_sees_what_became_of_the_endpoint(
         await asleep.put(f"{B}/own/config", json={"served_entities": [CUSTOM]})
         await advance_by(asleep, UP)
     assert (await task).status_code == status
+
+
+@pytest.mark.anyio
+async def test_one_advance_of_a_year_deploys_and_scales_to_zero_each_at_its_time(
+    world: World,
+) -> None:
+    transport = httpx.ASGITransport(create_app(world))
+    headers = {"Authorization": "Bearer t"}
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://servemu", headers=headers, verify=False
+    ) as client:
+        body = {"name": "own", "config": {"served_entities": [SLEEPER]}}
+        began = (await client.post(B, json=body)).json()["creation_timestamp"] / 1000
+        await advance_by(client, 365 * 24 * 3600)
+        assert entity_of((await client.get(f"{B}/own")).json()) == ASLEEP
+    endpoint = world.deployments.get("default", "own")
+    assert endpoint.updated_at - began == pytest.approx(UP, abs=0.6)
+    times = [event.at - began for event in world.deployments.history_of(endpoint, 100)]
+    assert max(times) == pytest.approx(endpoint.updated_at - began + IDLE)
+    world.residents.close()
+    world.db.close()

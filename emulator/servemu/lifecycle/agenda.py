@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 from servemu.workspace import Workspaces
@@ -10,8 +11,10 @@ from servemu_state.records import Endpoint
 
 Role = Literal["pending", "active"]
 ROLES: tuple[Role, Role] = ("pending", "active")
-Entry = tuple[float, str, Role]
-"""When, on the workspace's clock; the endpoint's id."""
+Entry = tuple[float, int, str, Role]
+"""When, on the workspace's clock; the endpoint's place in the order of coming; its id."""
+Moment = tuple[str, float]
+"""A workspace, and seconds since the epoch on its clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,13 @@ class Due:
     endpoint: Endpoint
     role: Role
 
+    @property
+    def at_workspace(self) -> float:
+        """The same on the workspace's clock."""
+        at = _due_at(self.endpoint, self.role)
+        assert at is not None
+        return at
+
 
 class Agenda:
     """Endpoints with something to come. A queue for each workspace, on the workspace's clock: so
@@ -32,7 +42,10 @@ class Agenda:
     def __init__(self, workspaces: Workspaces, endpoints: Iterable[Endpoint]) -> None:
         self._workspaces = workspaces
         self._endpoints: dict[str, Endpoint] = {}
+        self._places: dict[str, int] = {}
+        """By id: who came first is first among those due at the same time."""
         self._queues: dict[str, list[Entry]] = {}
+        self._count = count()
         for endpoint in endpoints:
             self.put(endpoint)
 
@@ -42,19 +55,23 @@ class Agenda:
         times = [_due_at(endpoint, role) for role in ROLES]
         if any(at is not None for at in times):
             self._endpoints[endpoint.id] = endpoint
+            self._places.setdefault(endpoint.id, next(self._count))
             for role, at in zip(ROLES, times, strict=True):
                 if at is not None and (before is None or _due_at(before, role) != at):
                     self._push(endpoint, role, at)
+        else:
+            self._places.pop(endpoint.id, None)
         return before is not None or endpoint.id in self._endpoints
 
     def drop(self, endpoint_id: str) -> None:
         """The endpoint is gone; one that is not here is fine."""
         self._endpoints.pop(endpoint_id, None)
+        self._places.pop(endpoint_id, None)
 
     def drop_all(self, endpoint_ids: Set[str]) -> None:
         """They are gone."""
         for endpoint_id in self._endpoints.keys() & endpoint_ids:
-            del self._endpoints[endpoint_id]
+            self.drop(endpoint_id)
 
     def of(self, endpoint_id: str, role: Role) -> Due | None:
         """What is to come to one deployment, also if it was set aside."""
@@ -85,12 +102,12 @@ class Agenda:
 
     def _push(self, endpoint: Endpoint, role: Role, at: float) -> None:
         queue = self._queues.setdefault(endpoint.workspace, [])
-        heapq.heappush(queue, (at, endpoint.id, role))
+        heapq.heappush(queue, (at, self._places[endpoint.id], endpoint.id, role))
 
     def _first_of(self, workspace: str) -> Due | None:
         queue = self._queues[workspace]
         while queue:
-            at, endpoint_id, role = queue[0]
+            at, _, endpoint_id, role = queue[0]
             endpoint = self._endpoints.get(endpoint_id)
             if endpoint is not None and _due_at(endpoint, role) == at:
                 return self.of(endpoint_id, role)

@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from servemu.errors import EndpointExists, EndpointNotFound
-from servemu.faults.exposure import Exposure
 from servemu.faults.ledger import Faults, Fired
 from servemu.faults.rules import Occasion
 from servemu.lifecycle import history, mishaps, sleeping, transitions
 from servemu.lifecycle.agenda import Agenda
+from servemu.lifecycle.calls import Call
 from servemu.lifecycle.capacity import Pool, Shortage, due
 from servemu.lifecycle.fates import NO_CAPACITY, WAITING, Failure
 from servemu.lifecycle.timeline import MESSAGES, Timeline
@@ -31,19 +31,6 @@ from servemu_state.records import (
 
 Step = Callable[[Endpoint, float], Endpoint]
 """From the record and the workspace's time to the next record."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The request behind a change: what fault rules look at."""
-
-    workspace: str
-    operation: str
-    request_id: str
-    headers: Mapping[str, str]
-    """Lower-case names."""
-    exposure: Exposure | None = None
-    """Of a request that some fault rule may concern."""
 
 
 class Deployments:
@@ -118,7 +105,7 @@ class Deployments:
             endpoint = self._accept(connection, call, endpoint, config)
             assert endpoint.pending is not None
             if at_once and same and endpoint.pending.fault is None:
-                endpoint = self._succeeded(endpoint)
+                endpoint = self._succeeded(endpoint, endpoint.pending.started_at)
             endpoints.save(connection, endpoint)
             _note(connection, before, endpoint)
         self._track(endpoint)
@@ -249,18 +236,22 @@ class Deployments:
             return True
         give_up = pending.started_at + self._timeline.seconds(pending, WAITING)
         if due_at >= give_up:
-            self.abort_for_capacity(endpoint)
+            self._abort_for_capacity(endpoint, due_at)
         else:
             look_at = due(shortage, give_up)
             self._save(transitions.enter_stage(endpoint, WAITING, MESSAGES[WAITING], look_at))
         return False
 
-    def with_room(self) -> Iterator[Endpoint]:
-        """Those that waited for replicas, and need not any more: due from now on."""
+    def with_room(self, moment: tuple[str, float] | None = None) -> Iterator[Endpoint]:
+        """Those that waited for replicas, and need not any more: due from now on, or in one
+        workspace from the `moment` on at which something happened.
+        """
         for endpoint in list(self._waiting.values()):
             pending = endpoint.pending
             assert pending is not None
             now = self.workspaces.now(endpoint.workspace)
+            if moment is not None and endpoint.workspace == moment[0]:
+                now = min(now, max(moment[1], pending.started_at))
             if self._shortage(endpoint, now) is None:
                 yield replace(endpoint, pending=replace(pending, due_at=now))
 
@@ -274,20 +265,23 @@ class Deployments:
         with suppress(EndpointNotFound):
             self.change(workspace, name, partial(mishaps.befallen, self._timeline, fired))
 
-    def succeed(self, endpoint: Endpoint) -> None:
-        """The new config takes over."""
-        self._save(self._succeeded(endpoint))
+    def succeed(self, endpoint: Endpoint, at: float) -> None:
+        """The new config takes over: `at` that time, however late anybody looked."""
+        self._save(self._succeeded(endpoint, at))
 
-    def fail(self, endpoint: Endpoint, failures: Mapping[str, Failure]) -> None:
-        """The new config failed; the old one serves on."""
-        now = self.workspaces.now(endpoint.workspace)
-        self._save(transitions.fail(endpoint, failures, now))
+    def fail(self, endpoint: Endpoint, failures: Mapping[str, Failure], at: float) -> None:
+        """The new config failed at that time; the old one serves on."""
+        self._save(transitions.fail(endpoint, failures, self._until_now(endpoint, at)))
 
     def note_load(
-        self, endpoint: Endpoint, entity: ServedEntity, outcome: EngineInfo | BaseException
+        self,
+        endpoint: Endpoint,
+        entity: ServedEntity,
+        outcome: EngineInfo | BaseException,
+        at: float,
     ) -> None:
         """Into the history: what came of loading the entity's model. Nothing once it is gone."""
-        at = self.workspaces.now(endpoint.workspace)
+        at = self._until_now(endpoint, at)
         if isinstance(outcome, BaseException):
             event = history.not_loaded(endpoint, entity, outcome, at)
         else:
@@ -305,19 +299,22 @@ class Deployments:
         with self.db.read() as connection:
             return events.list_of_version(connection, endpoint.id, config_version)
 
-    def abort_for_capacity(self, endpoint: Endpoint) -> None:
+    def _abort_for_capacity(self, endpoint: Endpoint, at: float) -> None:
         """No GPU came free in time: every entity of the new config is aborted."""
         assert endpoint.pending is not None
         failure = Failure(EntityState.ABORTED, NO_CAPACITY)
-        self.fail(endpoint, {entity.name: failure for entity in endpoint.pending.entities})
+        self.fail(endpoint, {entity.name: failure for entity in endpoint.pending.entities}, at)
 
-    def _succeeded(self, endpoint: Endpoint) -> Endpoint:
+    def _succeeded(self, endpoint: Endpoint, at: float) -> Endpoint:
         pending = endpoint.pending
         assert pending is not None
-        now = self.workspaces.now(endpoint.workspace)
+        at = self._until_now(endpoint, at)
         may_sleep = any(sleeping.scales_to_zero(entity) for entity in pending.entities)
-        idle_at = now + self._timeline.idle_seconds() if may_sleep else None
-        return transitions.succeed(endpoint, now, self._timeline.task(pending), idle_at)
+        idle_at = at + self._timeline.idle_seconds() if may_sleep else None
+        return transitions.succeed(endpoint, at, self._timeline.task(pending), idle_at)
+
+    def _until_now(self, endpoint: Endpoint, at: float) -> float:
+        return min(at, self.workspaces.now(endpoint.workspace))
 
     def _accept(
         self, connection: Connection, call: Call, endpoint: Endpoint, config: Config
@@ -365,9 +362,10 @@ class Deployments:
     def _track(self, endpoint: Endpoint) -> None:
         if self.agenda.put(endpoint) or self._waiting:
             self.changed.set()
-        self._waiting.pop(endpoint.id, None)
         if _waits(endpoint):
-            self._waiting[endpoint.id] = endpoint
+            self._waiting[endpoint.id] = endpoint  # keeps its place among those that wait
+        else:
+            self._waiting.pop(endpoint.id, None)
         if all(d is None or d.due_at is None for d in (endpoint.pending, endpoint.active)):
             self._last_asked.pop(endpoint.id, None)
         active = endpoint.active

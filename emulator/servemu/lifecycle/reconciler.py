@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from servemu.clock import Clock
 from servemu.lifecycle import fates
-from servemu.lifecycle.agenda import Due
+from servemu.lifecycle.agenda import Due, Moment
 from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.fates import CREATING, LOADING, WAITING, Failure
 from servemu.lifecycle.scaling import Scaling
@@ -23,8 +24,18 @@ log = logging.getLogger("servemu")
 Load = Callable[[ServedEntity], EngineInfo]
 """Bring up the engine that serves the entity. Blocks; raises `LoadFailed`."""
 
-Loading = asyncio.Task[dict[str, Failure]]
-"""The failures by served entity; empty: all are up."""
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came of loading a deployment."""
+
+    failures: dict[str, Failure]
+    """By served entity; empty: all are up."""
+    at: float
+    """When, on the workspace's clock, as if nobody had moved that meanwhile."""
+
+
+Loading = asyncio.Task[Loaded]
 
 
 class Reconciler:
@@ -75,30 +86,29 @@ class Reconciler:
 
     def step(self) -> float | None:
         """Move on all that is due, the earliest first. Answers when the next is."""
-        while self._move_on():
-            self._admit()
+        while moved := self._move_on():
+            self._admit(moved)
         self._admit()
         due, look_at = self._deployments.agenda.first(), self._scaling.first()
         times = [due.at] if due is not None else []
         return min(times + ([look_at] if look_at is not None else []), default=None)
 
-    def _move_on(self) -> bool:
-        """The earliest of what is due happens; False: nothing is."""
+    def _move_on(self) -> Moment | None:
+        """The earliest of what is due happens; answers where and when. None: nothing is."""
         agenda, now = self._deployments.agenda, self._clock.now()
         while (due := agenda.first()) is not None and self._waits(due):
             agenda.set_aside(due)
         look_at = self._scaling.first()
         if look_at is not None and look_at <= now and (due is None or look_at < due.at):
-            self._scaling.look()
-        elif due is not None and due.at <= now:
-            self._advance(due)
-        else:
-            return False
-        return True
+            return self._scaling.look()
+        if due is None or due.at > now:
+            return None
+        self._advance(due)
+        return due.endpoint.workspace, due.at_workspace
 
-    def _admit(self) -> None:
-        """Deployments that wait for GPU replicas go on, if there are enough by now."""
-        for endpoint in self._deployments.with_room():
+    def _admit(self, moment: Moment | None = None) -> None:
+        """Deployments that wait for GPU replicas go on, if there are enough by then."""
+        for endpoint in self._deployments.with_room(moment):
             self._load_next(endpoint)
 
     def _held_up(self, workspace: str) -> list[Loading]:
@@ -123,25 +133,26 @@ class Reconciler:
             self._deployments.idle_time_is_over(endpoint)
             return
         assert endpoint.pending is not None
-        pending = endpoint.pending
+        pending, at = endpoint.pending, due.at_workspace
         if pending.stage in (CREATING, WAITING):
             if failures := fates.failures(pending, CREATING):
-                self._deployments.fail(endpoint, failures)
-            elif self._deployments.may_load(endpoint, due_at=pending.due_at or 0.0):
+                self._deployments.fail(endpoint, failures, at)
+            elif self._deployments.may_load(endpoint, at):
                 self._load_next(endpoint)
             return
         if failures := fates.failures(pending, LOADING):
-            self._deployments.fail(endpoint, failures)
+            self._deployments.fail(endpoint, failures, at)
             return
         loading = self._loading.get(_key(endpoint)) or self._start_loading(endpoint)
         if not loading.done():
             return
         del self._loading[_key(endpoint)]
-        failures = loading.result()
-        if failures:
-            self._deployments.fail(endpoint, failures)
+        loaded = loading.result()
+        at = max(at, loaded.at)
+        if loaded.failures:
+            self._deployments.fail(endpoint, loaded.failures, at)
         else:
-            self._deployments.succeed(endpoint)
+            self._deployments.succeed(endpoint, at)
 
     def _load_next(self, endpoint: Endpoint) -> None:
         assert endpoint.pending is not None
@@ -166,32 +177,37 @@ class Reconciler:
         self._loading[_key(endpoint)] = loading
         return loading
 
-    async def _load_all(self, endpoint: Endpoint) -> dict[str, Failure]:
+    async def _load_all(self, endpoint: Endpoint) -> Loaded:
         try:
             return await self._load_entities(endpoint)
         finally:  # no callback: at once, so that nobody finds it loaded but still set aside
             self._deployments.agenda.bring_back(endpoint.id)
             self._deployments.changed.set()
 
-    async def _load_entities(self, endpoint: Endpoint) -> dict[str, Failure]:
-        assert endpoint.pending is not None
-        failures = {}
+    async def _load_entities(self, endpoint: Endpoint) -> Loaded:
+        assert endpoint.pending is not None and endpoint.pending.due_at is not None
+        at, began, failures = endpoint.pending.due_at, self._clock.now(), {}
         for entity in endpoint.pending.entities:
             if entity.entity_name is None:
                 continue
             load = asyncio.to_thread(self._load, entity)
             [outcome] = await asyncio.gather(load, return_exceptions=True)
-            self._note(endpoint, entity, outcome)
+            loaded_at = at + max(0.0, self._clock.now() - began)
+            self._note(endpoint, entity, outcome, loaded_at)
             if isinstance(outcome, BaseException):
                 message = f"Model server failed to load the model. {_reason(outcome)}"
                 failures[entity.name] = Failure(EntityState.FAILED, message)
-        return failures
+        return Loaded(failures, at + max(0.0, self._clock.now() - began))
 
     def _note(
-        self, endpoint: Endpoint, entity: ServedEntity, outcome: EngineInfo | BaseException
+        self,
+        endpoint: Endpoint,
+        entity: ServedEntity,
+        outcome: EngineInfo | BaseException,
+        at: float,
     ) -> None:
         try:
-            self._deployments.note_load(endpoint, entity, outcome)
+            self._deployments.note_load(endpoint, entity, outcome, at)
         except StateError:  # the deployment does not depend on its history
             log.exception("the history of endpoint %s lacks a load", endpoint.name)
 

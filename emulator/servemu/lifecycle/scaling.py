@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from servemu.catalog import CatalogModel, provisioned_rate
 from servemu.clock import Clock
 from servemu.lifecycle import history
+from servemu.lifecycle.agenda import Moment
 from servemu.lifecycle.budgets import Budgets, bounds_of, may_scale, standing_replicas
 from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.due_times import DueTimes, Key
@@ -105,8 +106,8 @@ class Scaling:
         first = self._due.first()
         return None if first is None else first[0]
 
-    def look(self) -> None:
-        """Decide about the entity that is due first."""
+    def look(self) -> Moment:
+        """Decide about the entity that is due first. Answers where and when."""
         first = self._due.first()
         assert first is not None
         key = first[1]
@@ -115,7 +116,7 @@ class Scaling:
         serving = self._serving(key, watched)
         if serving is None:
             self._drop(key, watched)
-            return
+            return watched.workspace, at
         endpoint, entity = serving
         load, is_loaded = self._load(watched, at)
         before, room = watched.standing, self._room(endpoint, entity)
@@ -130,6 +131,7 @@ class Scaling:
         if after.is_short and not before.is_short:
             self._note_shortage(endpoint, entity, after, at)
         self._due.put(watched.workspace, key, self._next(watched, at, is_loaded=is_loaded))
+        return watched.workspace, at
 
     def forget(self, endpoint_id: str) -> None:
         """The endpoint is gone."""

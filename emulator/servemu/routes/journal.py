@@ -6,8 +6,10 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
+from servemu.attempts import attempts
+from servemu.entry import Entry
 from servemu.errors import InvalidParameter
-from servemu.journal import Entry, attempts, render
+from servemu.journal import render
 from servemu.responses import json_response
 from servemu.world import principal_of, world_of
 

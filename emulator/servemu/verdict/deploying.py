@@ -5,7 +5,7 @@ A client is a user here, not a user agent: who deploys by one library may query 
 
 from collections.abc import Iterator, Sequence
 
-from servemu.journal import Entry
+from servemu.entry import Entry
 from servemu.verdict.findings import (
     CREATES,
     DELETE,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from servemu.journal import Entry
+from servemu.entry import Entry
 from servemu_state.records import Endpoint, FaultRule
 
 Grade = Literal["error", "warning", "note"]

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from servemu.journal import Entry, gap
+from servemu.attempts import gap
+from servemu.entry import Entry
 from servemu.verdict.findings import GET, LIST, QUERY, Finding, Seen, Thresholds
 
 

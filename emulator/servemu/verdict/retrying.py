@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from servemu.journal import Attempt, Entry, attempts
+from servemu.attempts import Attempt, attempts
+from servemu.entry import Entry
 from servemu.verdict.findings import Finding, Seen, Thresholds
 
 Retry = tuple[Entry, Attempt]
