@@ -1,4 +1,4 @@
-"""A live emulator in a process of its own, tiny models in the place of hub names, the cells as files.
+"""An emulator in a process of its own, the cells as files, tiny models in place of hub names.
 
 `SERVEMU` is the emulator's program: these environments hold MLflow and nothing of ours.
 """

@@ -13,6 +13,7 @@ Json = dict[str, Any]
 ENDPOINTS = "/api/2.0/serving-endpoints"
 INFO = ENDPOINTS + "/get-model-optimization-info/catalog.schema."
 PROMPT = "What is Apache Spark?"
+RAW: Json = {"prompt": PROMPT, "use_raw_prompt": True, "temperature": 0}  # else as a chat's turn
 
 
 def entity(name: str, version: int, throughput: int, label: str | None = None) -> Json:
@@ -26,14 +27,14 @@ def entity(name: str, version: int, throughput: int, label: str | None = None) -
 
 
 def continued(folder: Path, prompt: str, num_tokens: int) -> str:
-    """What `model.generate` of these weights writes greedily after the prompt."""
+    """What `model.generate` of these weights writes greedily after the prompt itself."""
     model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     given = tokenizer(prompt, return_tensors="pt")
     answer = model.generate(
         input_ids=given["input_ids"], max_new_tokens=num_tokens, do_sample=False
     )
-    text: str = tokenizer.decode(answer[0, given["input_ids"].shape[1] :])
+    text: str = tokenizer.decode(answer[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
     return text
 
 
@@ -59,8 +60,7 @@ def test_completions_continue_as_generate_of_the_logged_weights(
     first: Path, create: Callable[..., Json], workspace: Any
 ) -> None:
     create("completions", "create_endpoint_deployments.py")
-    question = {"prompt": PROMPT, "max_tokens": 24, "temperature": 0}
-    answer = workspace.ask("completions", question)
+    answer = workspace.ask("completions", {**RAW, "max_tokens": 24})
     expected = continued(first, PROMPT, 24)
     assert answer["choices"][0]["text"] == expected
     assert len(set(expected)) > 4
@@ -80,7 +80,7 @@ def test_two_versions_share_the_traffic_and_answer_as_themselves(
     }
     workspace.done("POST", ENDPOINTS, {"name": "split", "config": config})
     workspace.deployed("split")
-    question = {"prompt": PROMPT, "max_tokens": 12, "temperature": 0}
+    question = {**RAW, "max_tokens": 12}
     texts = {
         version: workspace.done(
             "POST",
@@ -105,12 +105,8 @@ def test_gte_embeddings_are_the_models_own_vectors_at_full_length(
     heard = torch.tensor([row["embedding"] for row in answer["data"]])
     model, tokenizer = AutoModel.from_pretrained(bert), AutoTokenizer.from_pretrained(bert)
     with torch.no_grad():
-        own = torch.cat(
-            [
-                model(**tokenizer(text, return_tensors="pt")).last_hidden_state[:, 0]
-                for text in texts
-            ]
-        )
+        states = [model(**tokenizer(text, return_tensors="pt"))[0] for text in texts]
+    own = torch.cat([state[:, 0] for state in states])
     assert torch.nn.functional.cosine_similarity(heard, own).min() > 0.9999
     torch.testing.assert_close(heard, own, rtol=1e-3, atol=1e-3)
     assert abs(float(own[0].norm()) - 1) > 0.1  # so that normalising would be seen

@@ -1,4 +1,4 @@
-"""A model is logged by the page's cell, deployed by its script, and answers as itself: both MLflow lines."""
+"""Logged by the page's cell, deployed by its script, it answers as itself: both lines of MLflow."""
 
 import hashlib
 from collections.abc import Callable
@@ -37,7 +37,9 @@ def generated(folder: Path, messages: list[dict[str, str]], num_tokens: int) -> 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     given = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-    answer = model.generate(**given, max_new_tokens=num_tokens, do_sample=False)
+    answer = model.generate(
+        input_ids=given["input_ids"], max_new_tokens=num_tokens, do_sample=False
+    )
     ids: list[int] = answer[0, given["input_ids"].shape[1] :].tolist()
     return ids
 

@@ -1,4 +1,4 @@
-"""Log a chat model to Unity Catalog: the page's cell for completions, with the task it names for chat."""
+"""Log a chat model to Unity Catalog: the page's cell, with the task that it names for chat."""
 
 import mlflow
 import torch

@@ -1,4 +1,4 @@
-"""Log a completions model to Unity Catalog: the cells of the Databricks page on provisioned throughput.
+"""Log a completions model to Unity Catalog: the cells of the page on provisioned throughput.
 
 As printed there, but for the comma it lacks after `registered_model_name`.
 """
