@@ -3,16 +3,14 @@
 import asyncio
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from servemu_engine.base import (
     Chunk,
@@ -24,6 +22,8 @@ from servemu_engine.base import (
     ToolUse,
 )
 from servemu_engine.errors import InvalidPrompt
+from servemu_engine.grammar import lark_of
+from servemu_engine.json_schema import Bounds
 from servemu_engine.local import LocalEngine, LocalOptions
 from servemu_engine.sampler import Draw, sample
 from servemu_engine.synthetic import SyntheticEngine
@@ -31,7 +31,6 @@ from servemu_engine.synthetic import SyntheticEngine
 pytestmark = pytest.mark.anyio
 
 NUM_SCHEMAS = 200
-WINDOW = 16384
 SCALARS = ("string", "integer", "number", "boolean", "null")
 WEATHER = Tool(
     "get_weather",
@@ -78,41 +77,18 @@ def _random_object(rng: random.Random, depth: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+def engine(byte_llama: Callable[..., Path]) -> Iterator[LocalEngine]:
     """A random model over single bytes: the harshest judge, it never closes anything by itself."""
-    folder = tmp_path_factory.mktemp("tiny-llama-grammar")
-    plain = Tokenizer(models.BPE())
-    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    plain.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        special_tokens=["<|end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    plain.train_from_iterator([], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<|end|>")
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+    folder = byte_llama(
+        "tiny-llama-grammar",
+        seed=3,
         hidden_size=16,
         intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=WINDOW,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
+        max_position_embeddings=16384,
     )
-    (folder / "config.json").write_text(config.to_json_string())
-    state = LlamaForCausalLM(config).state_dict()
-    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    yield from _started(folder)
-
-
-def _started(folder: Path) -> Iterator[LocalEngine]:
-    options = LocalOptions(device="cpu", max_num_sequences=64, draw_seed=lambda: 7)
+    options = LocalOptions(
+        device="cpu", max_num_sequences=64, num_threads=1, draw_seed=lambda: 7, run_ahead=256
+    )
     engine = LocalEngine(folder, "tiny", options)
     engine.start()
     yield engine
@@ -137,7 +113,11 @@ def call_in(chunks: list[Chunk]) -> tuple[str, str, Any]:
     return deltas[0].id, deltas[0].name, json.loads(arguments)
 
 
-async def test_two_hundred_random_schemas_are_all_kept(engine: LocalEngine) -> None:
+async def test_two_hundred_random_schemas_are_all_kept(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Bounds(characters=20, items=3, open_properties=2)
+    monkeypatch.setattr("servemu_engine.grammar.lark_of", partial(lark_of, bounds=short))
     schemas = [random_schema(random.Random(seed)) for seed in range(NUM_SCHEMAS)]
 
     async def answer(schema: dict[str, Any]) -> list[Chunk]:

@@ -5,20 +5,18 @@ import asyncio
 import gc
 import random
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from servemu_engine.base import GenerateRequest, Sampling
 from servemu_engine.errors import AnswerFailed, EngineDead, InvalidPrompt, PromptTooLong
 from servemu_engine.local import LocalEngine, LocalOptions
 from servemu_engine.runner import Runner
+from servemu_engine.runners import CheckedRunner, RunnerChoice
 from servemu_engine.sampler import Sampled
 from servemu_engine.scheduler import Row, Step
 
@@ -26,37 +24,7 @@ pytestmark = pytest.mark.anyio
 
 NUM_REQUESTS = 500
 SYSTEM = "You are a helpful assistant. Answer shortly and politely. "
-Results = list[tuple[Row, Sampled]]
-
-
-def write_model(folder: Path) -> None:
-    """A Llama of one layer over bytes, window 256."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=257, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
-    fast.save_pretrained(folder)
-    torch.manual_seed(7)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=256,
-        initializer_range=0.3,
-        eos_token_id=fast.eos_token_id,
-        bos_token_id=None,
-    )
-    (folder / "config.json").write_text(config.to_json_string())
-    state = {k: v.contiguous() for k, v in LlamaForCausalLM(config).state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+Results = Sequence[tuple[Row, Sampled]]
 
 
 @dataclass
@@ -71,19 +39,40 @@ class Clock:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny-soak")
-    write_model(folder)
-    return folder
+def folder(byte_llama: Callable[..., Path]) -> Path:
+    """A Llama of one layer over bytes, window 256."""
+    return byte_llama("tiny-soak", max_position_embeddings=256, initializer_range=0.3)
+
+
+Start = Callable[[RunnerChoice], LocalEngine]
 
 
 @pytest.fixture
-def engine(folder: Path) -> Iterator[LocalEngine]:
-    options = LocalOptions(device="cpu", max_num_sequences=6, run_ahead=8, now=Clock())
-    engine = LocalEngine(folder, "soak", options)
-    engine.start()
-    yield engine
-    engine.close()
+def start(folder: Path, compiled_libraries: Path) -> Iterator[Start]:
+    """Starts an engine of eight slots."""
+    started: list[LocalEngine] = []
+
+    def start(runner: RunnerChoice) -> LocalEngine:
+        engine = LocalEngine(
+            folder,
+            "soak",
+            LocalOptions(
+                device="cpu",
+                max_num_sequences=8,
+                run_ahead=8,
+                num_threads=1,
+                now=Clock(),
+                runner=runner,
+                compiled=compiled_libraries,
+            ),
+        )
+        engine.start()
+        started.append(engine)
+        return engine
+
+    yield start
+    for engine in started:
+        engine.close()
 
 
 @dataclass(frozen=True)
@@ -100,7 +89,7 @@ def cases(draw: random.Random) -> list[Case]:
     for number in range(40):
         prompt = draw.choice(["", SYSTEM, SYSTEM]) + f"{number} " + "word " * draw.randrange(20)
         sampling = Sampling(
-            max_tokens=draw.randrange(1, 16),
+            max_tokens=draw.randrange(1, 12),
             temperature=draw.choice([0.0, 0.7, 1.5]),
             top_p=draw.choice([1.0, 0.8]),
             seed=number,
@@ -157,39 +146,42 @@ async def settled(engine: LocalEngine) -> None:
     await answers_of(engine, Case(request, 1000))
 
 
-async def test_soak(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("choice", ["transformers", "compiled"])
+async def test_soak(choice: RunnerChoice, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = start(choice)
+    assert engine._running is not None
+    runner = type(engine._running.runner)
     draw = random.Random(4)
     asked = cases(draw)
     alone: dict[int, Answers | type[Exception] | None] = {}
     for case in asked:
         if id(case.request) not in alone:
             alone[id(case.request)] = await answers_of(engine, Case(case.request, 1000))
-    run = Runner.run
+    run = runner.run
     num_steps = 0
 
-    def failing(self: Runner, step: Step) -> Results:
+    def failing(self: CheckedRunner, step: Step) -> Results:
         nonlocal num_steps
         num_steps += 1
         if num_steps % 97 == 0:
             raise RuntimeError("device lost")
         return run(self, step)
 
-    monkeypatch.setattr(Runner, "run", failing)
+    monkeypatch.setattr(runner, "run", failing)
     gate = asyncio.Semaphore(16)
 
     async def ask(case: Case) -> Answers | type[Exception] | None:
         async with gate:
             return await answers_of(engine, case)
 
-    tracemalloc.start()
     got = list(await asyncio.gather(*map(ask, asked[:250])))
     await settled(engine)
     gc.collect()
-    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.start()
     got += await asyncio.gather(*map(ask, asked[250:]))
     await settled(engine)
     gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
+    grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
     whole = [(g, alone[id(c.request)]) for g, c in zip(got, asked, strict=True) if g is not None]
@@ -199,13 +191,14 @@ async def test_soak(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     assert 0 < len(unlucky) < NUM_REQUESTS / 2
     assert PromptTooLong in got and None in got
-    assert after - before < 200_000
+    assert grown < 200_000
     assert_empty(engine)
 
 
 async def test_request_whose_numbers_break_fails_alone_and_leaves_a_clean_slot(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engine = start("transformers")
     greedy = Sampling(max_tokens=12, temperature=0)
     good = GenerateRequest(prompt=SYSTEM, use_chat_template=False, sampling=greedy)
     bad = GenerateRequest(prompt="bad" * 30, use_chat_template=False, sampling=greedy)
@@ -237,7 +230,8 @@ async def test_engine_begins_again_after_its_device_failed_but_not_for_ever(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = [0.0]
-    engine = LocalEngine(folder, "again", LocalOptions(device="cpu", now=lambda: seconds[0]))
+    options = LocalOptions(device="cpu", now=lambda: seconds[0], runner="transformers")
+    engine = LocalEngine(folder, "again", options)
     engine.start()
     greedy = Sampling(max_tokens=4, temperature=0)
     case = Case(GenerateRequest(prompt="a", use_chat_template=False, sampling=greedy), 1000)
