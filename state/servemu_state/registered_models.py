@@ -38,10 +38,11 @@ _LIST = (
     .order_by(_MODELS.c.name)
     .limit(bindparam("most"))
 )
+_LIST_IDS = select(_MODELS.c.id).where(_IN_WORKSPACE)
 _INSERT = _MODELS.insert()
 _UPDATE = _MODELS.update().where(_WITH_ID)
 _DELETE = _MODELS.delete().where(_WITH_ID)
-_DELETE_ALL = _MODELS.delete().where(_IN_WORKSPACE)
+_DELETE_ALL = _MODELS.delete().where(_IN_WORKSPACE).returning(_MODELS.c.id)
 _GET_VERSION = select(_VERSIONS).where(_OF_MODEL, _NUMBERED)
 _LIST_VERSIONS = select(_VERSIONS).where(_OF_MODEL).order_by(_VERSIONS.c.version.desc())
 _INSERT_VERSION = _VERSIONS.insert()
@@ -70,6 +71,11 @@ def list_some(
     return [_model(row) for row in conn.execute(_LIST, bound)]
 
 
+def list_ids(conn: Connection, workspace: str) -> list[str]:
+    """The ids of all models of the workspace."""
+    return list(conn.scalars(_LIST_IDS, {"in_workspace": workspace}))
+
+
 def insert(conn: Connection, model: RegisteredModel) -> None:
     """A new model. Raises `ModelExists`."""
     try:
@@ -93,9 +99,9 @@ def delete(conn: Connection, id: str) -> None:
     conn.execute(_DELETE, {"with_id": id})
 
 
-def delete_all(conn: Connection, workspace: str) -> None:
-    """All models of the workspace, with their versions."""
-    conn.execute(_DELETE_ALL, {"in_workspace": workspace})
+def delete_all(conn: Connection, workspace: str) -> list[str]:
+    """All models of the workspace, with their versions. Answers their ids."""
+    return list(conn.execute(_DELETE_ALL, {"in_workspace": workspace}).scalars())
 
 
 def get_version(conn: Connection, model_id: str, version: int) -> ModelVersion | None:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ class Place:
     """A folder of the store and what is asked for in it."""
 
     folder: tuple[str, ...]
-    """`("models", model id, version)` or `("runs", workspace)`."""
+    """`("models", model id, version)` or `("runs", digest of the workspace)`."""
     path: PurePosixPath
     """Inside of the folder; `.` is the folder itself."""
 
@@ -43,16 +44,22 @@ class Upload:
     place: Place
     folder: Path
     etags: dict[int, str] = field(default_factory=dict)
+    is_completing: bool = False
 
 
 class ArtifactFiles:
-    """All files under `root`. Uploads that were under way when the process ended are dropped."""
+    """All files under `root`. Uploads that were under way when the process ended are dropped.
+
+    Used by the event loop and by threads: what has to happen as one step holds the lock.
+    """
 
     def __init__(self, root: Path, *, goes_with_process: bool = False) -> None:
         self._root = root
         self._goes_with_process = goes_with_process
         self._incoming = root / INCOMING
         self._uploads: dict[str, Upload] = {}
+        self._writes: dict[str, Place] = {}
+        self._lock = threading.Lock()
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     def close(self) -> None:
@@ -73,12 +80,20 @@ class ArtifactFiles:
     async def write(self, place: Place, chunks: AsyncIterator[bytes]) -> None:
         """Store the file whole or not at all.
 
-        Raises `InvalidParameter`, `DiskFull`, `ClientDisconnect`.
+        Raises `InvalidParameter`, `DiskFull`, `ClientDisconnect`, and `UploadNotFound` where the
+        folder was forgotten meanwhile.
         """
-        target = self._path(place)
-        with self._beside() as beside:
-            await _receive(beside, chunks)
-            _move(beside, target)
+        target, token = self._path(place), uuid.uuid4().hex
+        self._writes[token] = place
+        try:
+            with self._beside() as beside:
+                await _receive(beside, chunks)
+                with self._lock:
+                    if token not in self._writes:
+                        raise UploadNotFound
+                    _move(beside, target)
+        finally:
+            self._writes.pop(token, None)
 
     def begin(self, place: Place) -> str:
         """Open an upload in parts; its token."""
@@ -105,9 +120,11 @@ class ArtifactFiles:
         upload = self.upload(token)
         with self._beside() as beside:
             etag = await _receive(beside, chunks)
-            self.upload(token)  # it may have been aborted meanwhile
-            _move(beside, upload.folder / str(number))
-        upload.etags[number] = etag
+            with self._lock:
+                if self.upload(token).is_completing:  # or aborted meanwhile
+                    raise UploadNotFound
+                _move(beside, upload.folder / str(number))
+                upload.etags[number] = etag
         return etag
 
     def complete(self, token: str, place: Place, parts: Sequence[tuple[int, str]]) -> None:
@@ -116,49 +133,78 @@ class ArtifactFiles:
         Raises `UploadNotFound`, `InvalidParameter` (a part that is missing or another one),
         `DiskFull`.
         """
-        upload = self.upload(token, place)
-        ordered = sorted(parts)
-        for number, etag in ordered:
-            if upload.etags.get(number) != etag.strip('"'):
-                raise InvalidParameter(f"Part {number} was not uploaded with ETag {etag}.")
-        if len(ordered) != len(upload.etags):
-            raise InvalidParameter(
-                f"{len(upload.etags)} parts were uploaded, {len(ordered)} named."
-            )
-        with self._beside() as beside:
-            _join([upload.folder / str(number) for number, _ in ordered], beside)
-            _move(beside, self._path(place))
-        self.abort(token)
+        with self._lock:
+            upload = self.upload(token, place)
+            if upload.is_completing:
+                raise UploadNotFound
+            ordered = _check_parts(upload, parts)
+            upload.is_completing = True
+        try:
+            with self._beside() as beside:
+                _join([upload.folder / str(number) for number, _ in ordered], beside)
+                with self._lock:
+                    self.upload(token)  # its folder may have been forgotten meanwhile
+                    _move(beside, self._path(place))
+                    del self._uploads[token]
+            shutil.rmtree(upload.folder, ignore_errors=True)
+        finally:
+            upload.is_completing = False
 
     def abort(self, token: str) -> None:
-        """Drop the upload with its parts. Raises `UploadNotFound`."""
-        upload = self.upload(token)
-        del self._uploads[token]
+        """Drop the upload with its parts. Raises `UploadNotFound`, also while it is completed."""
+        with self._lock:
+            if self.upload(token).is_completing:
+                raise UploadNotFound
+            upload = self._uploads.pop(token)
         shutil.rmtree(upload.folder, ignore_errors=True)
 
     def delete(self, place: Place) -> None:
-        """Raises `ArtifactNotFound`."""
+        """A file, no folder. Raises `ArtifactNotFound`."""
         path = self.find(place)
         if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+            raise ArtifactNotFound(str(place.path))
+        path.unlink(missing_ok=True)
 
     def check_whole(self, model_id: str, version: int) -> None:
         """Raises `InvalidParameter` if an upload is open or there is no MLmodel file."""
         folder = (MODELS, model_id, str(version))
-        if any(upload.place.folder == folder for upload in self._uploads.values()):
+        if any(place.folder == folder for place in self._under_way()):
             raise InvalidParameter("An upload of this model version is not complete.")
         if not (self.folder_of(model_id, version) / "MLmodel").is_file():
             raise InvalidParameter("The model version has no MLmodel file.")
 
     def forget(self, model_id: str, version: int | None = None) -> None:
         """Remove the files of a version, or of all of them, and what is being uploaded to it."""
-        folder = (MODELS, model_id) if version is None else (MODELS, model_id, str(version))
-        for token, upload in list(self._uploads.items()):
-            if upload.place.folder[: len(folder)] == folder:
-                self.abort(token)
-        shutil.rmtree(self._root.joinpath(*folder), ignore_errors=True)
+        self._forget((MODELS, model_id) if version is None else (MODELS, model_id, str(version)))
+        if version is not None:
+            shutil.rmtree(serving(self.folder_of(model_id, version)), ignore_errors=True)
+
+    def forget_runs(self, workspace: str) -> None:
+        """Remove the artifacts of all runs of the workspace."""
+        self._forget(folder_of_runs(workspace))
+
+    def _forget(self, folder: tuple[str, ...]) -> None:
+        """Out of the way in one step, then removed. Uploads to it fail when they end."""
+        doomed = self._incoming / uuid.uuid4().hex
+        with self._lock:
+            for token, place in list(self._writes.items()):
+                if place.folder[: len(folder)] == folder:
+                    del self._writes[token]
+            for token, upload in list(self._uploads.items()):
+                if upload.place.folder[: len(folder)] == folder:
+                    del self._uploads[token]
+                    if not upload.is_completing:
+                        shutil.rmtree(upload.folder, ignore_errors=True)
+            if not self._root.joinpath(*folder).exists():
+                return
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            os.replace(self._root.joinpath(*folder), doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def _under_way(self) -> list[Place]:
+        with self._lock:
+            uploads = [upload.place for upload in self._uploads.values()]
+            return [*uploads, *self._writes.values()]
 
     def _path(self, place: Place) -> Path:
         return self._root.joinpath(*place.folder, *place.path.parts)
@@ -173,6 +219,16 @@ class ArtifactFiles:
                 yield path
             finally:
                 path.unlink(missing_ok=True)
+
+
+def folder_of_runs(workspace: str) -> tuple[str, str]:
+    """By digest: a token may name any workspace, one with slashes too."""
+    return RUNS, hashlib.blake2b(workspace.encode(), digest_size=16).hexdigest()
+
+
+def serving(folder: Path) -> Path:
+    """Beside a version's files: them as transformers wants them."""
+    return folder.with_name(f"{folder.name}.serving")
 
 
 def open_artifacts(root: Path | None, database: str) -> ArtifactFiles:
@@ -205,6 +261,17 @@ async def _receive(path: Path, chunks: AsyncIterator[bytes]) -> str:
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest()
+
+
+def _check_parts(upload: Upload, parts: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The parts in order. Raises `InvalidParameter`."""
+    ordered = sorted(parts)
+    for number, etag in ordered:
+        if upload.etags.get(number) != etag.strip('"'):
+            raise InvalidParameter(f"Part {number} was not uploaded with ETag {ascii(etag[:100])}.")
+    if len(ordered) != len(upload.etags):
+        raise InvalidParameter(f"{len(upload.etags)} parts were uploaded, {len(ordered)} named.")
+    return ordered
 
 
 def _join(parts: Sequence[Path], target: Path) -> None:

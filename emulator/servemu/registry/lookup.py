@@ -1,13 +1,14 @@
 """The model behind a name and a version: the catalogue's, or one that somebody registered."""
 
 import shutil
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 from servemu.catalog import Catalog, CatalogModel
 from servemu.errors import InvalidParameter, ModelNotFound
 from servemu.registry.eligibility import Eligible, Ineligible, examine
-from servemu.registry.files import ArtifactFiles
+from servemu.registry.files import ArtifactFiles, serving
 from servemu.registry.marketplace import SOURCE, find_listing
 from servemu_state import registered_models as repository
 from servemu_state.database import Database
@@ -27,7 +28,7 @@ class ModelLookup:
         self._read: dict[tuple[str, int], CatalogModel] = {}
 
     def find(self, workspace: str, name: str, version: str | None) -> CatalogModel:
-        """The model, with the newest version where none is asked for.
+        """The model, with the newest READY version where none is asked for (GUESS).
 
         Raises `ModelNotFound` for the name, then for the version; `InvalidParameter` for a version
         that is still being uploaded (GUESS).
@@ -42,7 +43,9 @@ class ModelLookup:
             if model is None:
                 raise ModelNotFound(name)
             versions = repository.list_versions(connection, model.id)
-        wanted = version if version is not None else str(versions[0].version if versions else 1)
+        ready = [one for one in versions if one.status is VersionStatus.READY]
+        newest = next(iter(ready or versions), None)
+        wanted = version or ("1" if newest is None else str(newest.version))
         found = next((one for one in versions if str(one.version) == wanted), None)
         if found is None:
             raise ModelNotFound(name, wanted)
@@ -53,16 +56,24 @@ class ModelLookup:
         return self._registered(model, found.version)
 
     def of(self, entity: ServedEntity) -> CatalogModel | None:
-        """What the entity serves; None: an external model, or one that left the catalogue."""
+        """What the entity serves; None: an external model, or one that is no longer there."""
         if entity.model_id is None:
             return self.catalog.model(entity.entity_name or "")
         version = int(entity.entity_version or 0)
         known = self._read.get((entity.model_id, version))
-        if known is not None:
+        if known is not None and (known.folder is None or known.folder.exists()):
             return known
+        self._read.pop((entity.model_id, version), None)
         with self._db.read() as connection:
             model = repository.get_by_id(connection, entity.model_id)
-        return None if model is None else self._registered(model, version)
+            if model is None or repository.get_version(connection, model.id, version) is None:
+                return None
+        return self._registered(model, version)
+
+    def forget(self, model_ids: list[str]) -> None:
+        """They are gone."""
+        for key in [key for key in self._read if key[0] in model_ids]:
+            del self._read[key]
 
     def _registered(self, model: RegisteredModel, version: int) -> CatalogModel:
         key = (model.id, version)
@@ -103,13 +114,22 @@ class ModelLookup:
 
 
 def serving_folder(upload: Path) -> Path:
-    """Weights and tokenizer side by side, as transformers wants them: links into the upload."""
-    folder = upload.parent / f"{upload.name}.serving"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Weights and tokenizer side by side, as transformers wants them: links into the upload.
+
+    Made once, for READY versions never change; of two that make it at a time one's is kept.
+    """
+    folder = serving(upload)
+    if folder.is_dir():
+        return folder
+    fresh = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+    fresh.mkdir(parents=True)
     for part in PARTS:
         for file in sorted((upload / part).glob("*")):
-            link = folder / file.name
+            link = fresh / file.name
             link.unlink(missing_ok=True)
-            link.symlink_to(file.resolve())
+            link.symlink_to(Path("..", upload.name, part, file.name))
+    try:
+        fresh.rename(folder)
+    except OSError:  # another one is there
+        shutil.rmtree(fresh)
     return folder

@@ -121,8 +121,10 @@ class RegisteredModels:
             raise RegisteredModelExists(changed.name) from None
         return changed
 
-    def rename(self, caller: Principal, name: str, new_name: str) -> RegisteredModel:
-        """Under `new_name`: three levels, or the last one only.
+    def rename(
+        self, caller: Principal, name: str, new_name: str, step: Step = lambda model: model
+    ) -> RegisteredModel:
+        """Under `new_name`: three levels, or the last one only; changed by `step` as well.
 
         Raises also `RegisteredModelExists`, `CatalogNotFound`, `ModelInUse`.
         """
@@ -136,7 +138,7 @@ class RegisteredModels:
         with self._db.write() as connection:
             check_unused(connection, self.owned(connection, caller, name))
             return self.change_within(
-                connection, caller, name, lambda model: replace(model, name=new_name)
+                connection, caller, name, lambda model: replace(step(model), name=new_name)
             )
 
     def owned(self, connection: Connection, caller: Principal, name: str) -> RegisteredModel:
@@ -170,5 +172,5 @@ def check_unused(
     for endpoint in endpoints.list_all(connection, model.workspace):
         for deployment in (endpoint.active, endpoint.pending):
             for entity in () if deployment is None else deployment.entities:
-                if entity.entity_name == model.name and version in (None, entity.entity_version):
+                if entity.model_id == model.id and version in (None, entity.entity_version):
                     raise ModelInUse(model.name, version, endpoint.name)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from servemu.auth import Principal
 from servemu.errors import ArtifactNotFound, InvalidParameter, PermissionDenied
-from servemu.registry.files import MODELS, RUNS, Place, check_path
+from servemu.registry.files import MODELS, Place, check_path, folder_of_runs
 from servemu.registry.versions import ModelVersions
 from servemu_state.records import VersionStatus
 
@@ -31,7 +31,8 @@ def place_of(registered: Registered, caller: Principal, path: str, *, write: boo
             name = f"{catalog}.{schema}.{model}"
             return _of_version(registered, caller, (name, version, rest), write=write)
         case ("WorkspaceInternal", "Mlflow", "Artifacts", *rest):
-            return Place((RUNS, caller.workspace), PurePosixPath(*rest))
+            _check_inside(path, rest, write=write)
+            return Place(folder_of_runs(caller.workspace), PurePosixPath(*rest))
     raise ArtifactNotFound(path)
 
 
@@ -54,4 +55,11 @@ def _of_version(
         )
     if write and not (caller.is_admin or caller.user in (model.owner, version.creator)):
         raise PermissionDenied(f"User does not have MANAGE on Routine or Model '{name}'.")
+    _check_inside(f"{name}/{number}", rest, write=write)
     return Place((MODELS, model.id, str(version.version)), PurePosixPath(*rest))
+
+
+def _check_inside(path: str, rest: list[str], *, write: bool) -> None:
+    """The folder of a version, or of all runs, is no file that somebody could put or delete."""
+    if write and not rest:
+        raise InvalidParameter(f"The path names no file: {ascii(path[:200])}")

@@ -160,10 +160,13 @@ class ModelVersions:
         self, caller: Principal, name: str, version: int
     ) -> tuple[RegisteredModel, ModelVersion]:
         """READY, if its files are there and whole. Raises also `InvalidParameter`."""
-        model, found = self.get(caller.workspace, name, version)
-        if model.id and found.status is not VersionStatus.READY:
-            self._artifacts.check_whole(model.id, version)
-        return self.change(caller, name, version, lambda v: replace(v, status=VersionStatus.READY))
+
+        def step(found: ModelVersion) -> ModelVersion:
+            if found.status is not VersionStatus.READY:
+                self._artifacts.check_whole(found.model_id, version)
+            return replace(found, status=VersionStatus.READY)
+
+        return self.change(caller, name, version, step)
 
     def delete(self, caller: Principal, name: str, version: int) -> None:
         """With its files and aliases. Raises also `ModelInUse`."""

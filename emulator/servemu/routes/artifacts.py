@@ -76,6 +76,7 @@ async def create_multipart(request: Request) -> Response:
 
 async def part_url(request: Request) -> Response:
     asked = parse(dict(request.query_params), ArtifactPart)
+    world_of(request).files.upload(asked.upload_id, _place(request, asked, asked.path))
     permit = Permit("PUT", "", "", asked.upload_id, asked.part_number)
     return json_response({"upload_credential_info": _info(request, asked, asked.path, permit)})
 

@@ -62,14 +62,14 @@ async def update_model(request: Request) -> Response:
     """A new description, or a new name."""
     body = await read_body(request, schemas.UpdateModel)
     caller, models = principal_of(request), world_of(request).models
-    if body.new_name is not None:
-        return _model(models.rename(caller, body.name, body.new_name))
     text = body.description
-    return _model(
-        models.change(
-            caller, body.name, lambda m: m if text is None else replace(m, description=text)
-        )
-    )
+
+    def step(model: RegisteredModel) -> RegisteredModel:
+        return model if text is None else replace(model, description=text)
+
+    if body.new_name is not None:
+        return _model(models.rename(caller, body.name, body.new_name, step))
+    return _model(models.change(caller, body.name, step))
 
 
 async def delete_model(request: Request) -> Response:

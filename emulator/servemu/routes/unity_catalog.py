@@ -58,9 +58,9 @@ async def update_model(request: Request) -> Response:
             owner=body.owner or model.owner,
         )
 
-    model = models.change(caller, name, step)
     if body.new_name is not None and body.new_name not in (name, name.split(".")[-1]):
-        model = models.rename(caller, name, body.new_name)
+        return json_response(render_model(models.rename(caller, name, body.new_name, step)))
+    model = models.change(caller, name, step)
     return json_response(render_model(model))
 
 
