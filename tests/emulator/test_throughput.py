@@ -155,7 +155,7 @@ def test_scaled_to_zero_provides_nothing(
     workspace: httpx.Client, create: Create, entity: Entity, advance: Advance
 ) -> None:
     create("llama", entity(scale_to_zero_enabled=True, min_provisioned_throughput=0))
-    advance(60)
+    advance(10)  # up after 1.5 s, asleep after 30 idle ones
     ask(workspace)
     advance(3600)
     body = certificate(workspace)
