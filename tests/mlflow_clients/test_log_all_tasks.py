@@ -66,6 +66,21 @@ def test_completions_continue_as_generate_of_the_logged_weights(
     assert len(set(expected)) > 4
 
 
+def test_presigned_uploads_send_every_file_of_the_version(second: Path, workspace: Any) -> None:
+    folder = "/api/2.0/fs/directories/Models/catalog/schema/completions/2"
+    asked = workspace.done("GET", "/_emulator/requests?operation=other&limit=10000")["requests"]
+    uploads = [one for one in asked if one["path"] == "/api/2.0/fs/create-upload-url"]
+    num_files = 0
+    folders = [folder]
+    while folders:
+        for entry in workspace.done("GET", folders.pop())["contents"]:
+            if entry["is_directory"]:
+                folders.append(f"/api/2.0/fs/directories{entry['path']}")
+            else:
+                num_files += 1
+    assert len(uploads) == num_files > 10
+
+
 def test_two_versions_share_the_traffic_and_answer_as_themselves(
     first: Path, second: Path, workspace: Any
 ) -> None:
