@@ -24,6 +24,7 @@ def reset(world: World, workspace: str) -> int:
     world.workspaces.put(first)
     world.attic.take(before, models)
     world.lookup.forget(models)
+    world.files.forget_runs(workspace)
     forget(world, workspace)
     return count
 

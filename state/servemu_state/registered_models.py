@@ -38,7 +38,6 @@ _LIST = (
     .order_by(_MODELS.c.name)
     .limit(bindparam("most"))
 )
-_LIST_IDS = select(_MODELS.c.id).where(_IN_WORKSPACE)
 _INSERT = _MODELS.insert()
 _UPDATE = _MODELS.update().where(_WITH_ID)
 _DELETE = _MODELS.delete().where(_WITH_ID)
@@ -69,11 +68,6 @@ def list_some(
     bound = {"in_workspace": workspace, "after": after, "most": most}
     bound |= {"within": within, "within_end": within + _LAST}
     return [_model(row) for row in conn.execute(_LIST, bound)]
-
-
-def list_ids(conn: Connection, workspace: str) -> list[str]:
-    """The ids of all models of the workspace."""
-    return list(conn.scalars(_LIST_IDS, {"in_workspace": workspace}))
 
 
 def insert(conn: Connection, model: RegisteredModel) -> None:

@@ -1,5 +1,6 @@
 """What can be done to the versions of registered models, and to the aliases that name them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -14,6 +15,9 @@ from servemu.workspace import Workspaces
 from servemu_state import registered_models as repository
 from servemu_state.database import Connection, Database
 from servemu_state.records import JsonObject, ModelVersion, RegisteredModel, VersionStatus
+
+ALIAS = re.compile(r"(?!latest$|v?\d+$)[\w-]{1,255}", re.IGNORECASE)
+"""What MLflow's client lets through (`_validate_model_alias_name`), and no bare number."""
 
 Step = Callable[[ModelVersion], ModelVersion]
 
@@ -124,8 +128,8 @@ class ModelVersions:
     def set_alias(self, caller: Principal, name: str, alias: str, version: int) -> RegisteredModel:
         """An alias names one version: a second setting moves it."""
         check_name(name)
-        if not alias or alias.isdigit() or len(alias) > 255 or "/" in alias:
-            raise InvalidParameter(f"'{alias[:100]}' is not a valid alias name.")
+        if ALIAS.fullmatch(alias) is None:
+            raise InvalidParameter(f"{ascii(alias[:100])} is not a valid alias name.")
         with self._db.write() as connection:
             model = self._models.owned(connection, caller, name)
             self._version(connection, model, version)
