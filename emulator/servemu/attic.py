@@ -1,9 +1,10 @@
-"""Where endpoints go that a reset takes away, until their rows are removed."""
+"""What a reset leaves over, until it is removed: rows of endpoints, files of models."""
 
-import secrets
+from collections.abc import Callable, Iterable
 
-from servemu_state import endpoints
-from servemu_state.database import Connection, Database
+from servemu_state import endpoints, generations
+from servemu_state.database import Database
+from servemu_state.records import Workspace
 
 AT_ONCE = 50
 """Endpoints that are removed in a row: half a millisecond in which nobody is answered."""
@@ -12,28 +13,30 @@ AT_ONCE = 50
 class Attic:
     """Endpoints that are gone for everybody, until their rows are. Belongs to the event loop."""
 
-    def __init__(self, db: Database) -> None:
-        """Empties what a killed process left."""
+    def __init__(self, db: Database, forget_files: Callable[[str], None]) -> None:
+        """Empties what a killed process left. `forget_files`: of a registered model, by its id."""
         self._db = db
+        self._forget_files = forget_files
         self._keys: list[str] = []
+        self._models: list[str] = []
         with db.write() as connection:
-            endpoints.remove_put_away(connection)
+            endpoints.remove_outdated(connection)
 
-    def take(self, connection: Connection, workspace: str) -> list[str]:
-        """All endpoints of the workspace, within the caller's transaction. Answers their ids."""
-        key = f"{endpoints.PUT_AWAY}{secrets.token_hex(8)}"
-        ids = endpoints.put_away(connection, workspace, key)
-        if ids:
-            self._keys.append(key)
-        return ids
+    def take(self, generation: Workspace, models: Iterable[str]) -> None:
+        """The endpoints of a workspace's generation that is over, and its registered models."""
+        self._keys.append(generations.key_of(generation))
+        self._models.extend(models)
 
     @property
     def is_empty(self) -> bool:
-        """All rows are gone."""
-        return not self._keys
+        """All rows and files are gone."""
+        return not self._keys and not self._models
 
     def empty_some(self) -> bool:
-        """Remove a few rows; False once there are none."""
+        """Remove a few; False once there are none."""
+        if self._models:
+            self._forget_files(self._models.pop())
+            return True
         while self._keys:
             with self._db.write() as connection:
                 if endpoints.remove_some(connection, self._keys[0], AT_ONCE):

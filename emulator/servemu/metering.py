@@ -125,24 +125,25 @@ class Meter:
     def __init__(self, now: Callable[[str], float]) -> None:
         """`now`: workspace → seconds since the epoch on its clock."""
         self._now = now
-        self._counts: dict[tuple[str, str], dict[str, Counts]] = {}
+        self._counts: dict[str, dict[str, dict[str, Counts]]] = {}
+        """By workspace, endpoint and served entity."""
 
     def of(self, workspace: str, endpoint: str) -> dict[str, Counts]:
         """By served entity; those that nobody asked are not there."""
-        return self._counts.get((workspace, endpoint), {})
+        return self._counts.get(workspace, {}).get(endpoint, {})
 
     def forget(self, workspace: str, endpoint: str) -> None:
         """The endpoint is gone; another of its name starts at zero."""
-        self._counts.pop((workspace, endpoint), None)
+        self._counts.get(workspace, {}).pop(endpoint, None)
 
     def forget_all(self, workspace: str) -> None:
         """Every endpoint of the workspace is gone."""
-        for key in [key for key in self._counts if key[0] == workspace]:
-            del self._counts[key]
+        self._counts.pop(workspace, None)
 
     def counts_of(self, served: Served) -> Counts:
         """Those of one served entity, at zero if it is new."""
-        entities = self._counts.setdefault((served.workspace, served.endpoint), {})
+        endpoints = self._counts.setdefault(served.workspace, {})
+        entities = endpoints.setdefault(served.endpoint, {})
         return entities.setdefault(served.entity, Counts())
 
     def count(self, exchange: Exchange) -> None:

@@ -33,7 +33,6 @@ from servemu_state.records import (
     ScriptedReply,
     ServedEntity,
     Snapshot,
-    Workspace,
 )
 
 HISTORY = 10_000
@@ -99,12 +98,11 @@ def find(world: World, workspace: str, name: str) -> Document:
 
 def restore(world: World, workspace: str, document: Document) -> None:
     """The workspace is what the document says, in one transaction."""
-    world.workspaces.open(workspace)
+    before = world.workspaces.open(workspace)
     world.attic.empty()  # its rows may have the ids that come back
     offset = document.taken_at - world.clock.now()
-    record = Workspace(workspace, document.began_at, offset)
+    record = replace(before, created_at=document.began_at, clock_offset=offset)
     with world.db.write() as connection:
-        gone = [endpoint.id for endpoint in endpoints.list_all(connection, workspace)]
         endpoints.delete_all(connection, workspace)
         faults.delete_all(connection, workspace)
         replies.delete_all(connection, workspace)
@@ -115,7 +113,7 @@ def restore(world: World, workspace: str, document: Document) -> None:
         for reply in document.replies:
             replies.insert(connection, ScriptedReply(workspace, **_plain(reply)))
     world.workspaces.put(record)
-    forget(world, workspace, gone)
+    forget(world, workspace)
     world.dice.go_on(workspace, document.draws)
     world.deployments.take_up(restored)
     for endpoint in restored:

@@ -45,8 +45,8 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
     """
     catalog = load_catalog(settings.catalog)
     db = open_database(settings.database)
-    attic, dice = Attic(db), Dice(settings.seed)
     files = open_artifacts(settings.artifacts, settings.database)
+    attic, dice = Attic(db, files.forget), Dice(settings.seed)
     lookup = ModelLookup(catalog, db, files)
     workspaces = Workspaces(db, clock)
     faults = Faults(db, workspaces.now, settings.faults)

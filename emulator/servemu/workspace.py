@@ -52,8 +52,8 @@ class Workspaces:
 
     def at_first(self, name: str) -> Workspace:
         """The workspace as if it were made now. Not stored: see `put`."""
-        self.open(name)
-        return Workspace(name=name, created_at=self._clock.now())
+        generation = self.open(name).generation + 1
+        return Workspace(name=name, created_at=self._clock.now(), generation=generation)
 
     def put(self, record: Workspace) -> None:
         """What was stored of it by somebody else's transaction."""

@@ -29,12 +29,11 @@ from .codec import (
     encode_routes,
 )
 from .errors import EndpointExists, EndpointGone
+from .generations import CURRENT, IN_WORKSPACE, OUTDATED, name_of
 from .records import ConfigUpdate, Deployment, Endpoint
 
 _TABLE = models.endpoints
 _DEPLOYMENTS = models.deployments
-PUT_AWAY = "."
-"""How the names begin that no workspace can have: see `put_away`."""
 _CONTENT = [column for column in _DEPLOYMENTS.c if not column.primary_key]
 
 
@@ -50,13 +49,12 @@ def _joined() -> Select[Any]:
     return select(*columns).select_from(source)
 
 
-_IN_WORKSPACE = _TABLE.c.workspace == bindparam("in_workspace")
 _WITH_ID = _TABLE.c.id == bindparam("with_id")
 _BY_CREATION = (_TABLE.c.created_at, _TABLE.c.name)
 
-_GET = _joined().where(_IN_WORKSPACE, _TABLE.c.name == bindparam("named"))
-_GET_BY_ID = _joined().where(_IN_WORKSPACE, _WITH_ID)
-_LIST_ALL = _joined().where(_IN_WORKSPACE).order_by(*_BY_CREATION)
+_GET = _joined().where(IN_WORKSPACE, _TABLE.c.name == bindparam("named"))
+_GET_BY_ID = _joined().where(IN_WORKSPACE, _WITH_ID)
+_LIST_ALL = _joined().where(IN_WORKSPACE).order_by(*_BY_CREATION)
 _IS_DUE = exists().where(
     _DEPLOYMENTS.c.endpoint_id == _TABLE.c.id, _DEPLOYMENTS.c.due_at.is_not(None)
 )
@@ -67,17 +65,16 @@ _IS_SCALED = exists().where(
     or_(*(_DEPLOYMENTS.c.entities.contains(f'"replicas":{digit}') for digit in range(1, 10))),
 )
 _LIST_SCALED = _joined().where(_IS_SCALED).order_by(_TABLE.c.workspace, *_BY_CREATION)
-_COUNT = select(func.count()).select_from(_TABLE).where(_IN_WORKSPACE)
-_INSERT = _TABLE.insert()
-_UPDATE = _TABLE.update().where(_WITH_ID)
+_COUNT = select(func.count()).select_from(_TABLE).where(IN_WORKSPACE)
+_INSERT = _TABLE.insert().values(workspace=CURRENT)
+_UPDATE = _TABLE.update().where(_WITH_ID, IN_WORKSPACE)
 _DELETE = _TABLE.delete().where(_WITH_ID)
-_PUT_AWAY = (
-    _TABLE.update().where(_IN_WORKSPACE).values(workspace=bindparam("key")).returning(_TABLE.c.id)
+_SOME = (
+    select(_TABLE.c.id).where(_TABLE.c.workspace == bindparam("key")).limit(bindparam("at_most"))
 )
-_SOME = select(_TABLE.c.id).where(_IN_WORKSPACE).limit(bindparam("at_most"))
 _REMOVE_SOME = _TABLE.delete().where(_TABLE.c.id.in_(_SOME))
-_ELSEWHERE = select(_TABLE.c.id).where(_TABLE.c.workspace != bindparam("workspace")).limit(1)
-_DELETE_ALL = _TABLE.delete().where(_IN_WORKSPACE)
+_ELSEWHERE = select(_TABLE.c.id).where(_TABLE.c.workspace != CURRENT).limit(1)
+_DELETE_ALL = _TABLE.delete().where(IN_WORKSPACE)
 _INSERT_DEPLOYMENTS = _DEPLOYMENTS.insert()
 _DELETE_DEPLOYMENTS = _DEPLOYMENTS.delete().where(
     _DEPLOYMENTS.c.endpoint_id == bindparam("of_endpoint")
@@ -143,7 +140,7 @@ def delete(conn: Connection, endpoint_id: str) -> None:
 
 def delete_all(conn: Connection, workspace: str) -> None:
     """Forgets all endpoints of the workspace with their deployments and events."""
-    if conn.execute(_ELSEWHERE, {"workspace": workspace}).first() is None:
+    if conn.execute(_ELSEWHERE, {"in_workspace": workspace}).first() is None:
         # The usual case, and twice as fast: SQLite empties a whole table without visiting its rows.
         conn.execute(models.events.delete())
         conn.execute(models.permissions.delete())
@@ -156,23 +153,14 @@ def is_taken(conn: Connection, id: str) -> bool:
     return conn.execute(select(_TABLE.c.id).where(_WITH_ID), {"with_id": id}).first() is not None
 
 
-def put_away(conn: Connection, workspace: str, key: str) -> list[str]:
-    """Moves all endpoints of the workspace to one called `key`, which begins with `PUT_AWAY`.
-
-    Quicker than to delete them. Answers their ids.
-    """
-    moved = conn.execute(_PUT_AWAY, {"in_workspace": workspace, "key": key})
-    return list(moved.scalars())
-
-
 def remove_some(conn: Connection, key: str, at_most: int) -> int:
-    """Deletes endpoints that were put away; answers how many."""
-    return conn.execute(_REMOVE_SOME, {"in_workspace": key, "at_most": at_most}).rowcount
+    """Deletes endpoints of an earlier generation (`generations.key_of`); answers how many."""
+    return conn.execute(_REMOVE_SOME, {"key": key, "at_most": at_most}).rowcount
 
 
-def remove_put_away(conn: Connection) -> None:
-    """Deletes all that were ever put away."""
-    conn.execute(_TABLE.delete().where(_TABLE.c.workspace.startswith(PUT_AWAY)))
+def remove_outdated(conn: Connection) -> None:
+    """Deletes all endpoints of earlier generations."""
+    conn.execute(_TABLE.delete().where(OUTDATED))
 
 
 @contextmanager
@@ -199,7 +187,7 @@ def _insert_deployments(conn: Connection, endpoint: Endpoint) -> None:
 def _columns(endpoint: Endpoint) -> dict[str, object]:
     return {
         "id": endpoint.id,
-        "workspace": endpoint.workspace,
+        "in_workspace": endpoint.workspace,
         "name": endpoint.name,
         "creator": endpoint.creator,
         "created_at": endpoint.created_at,
@@ -230,7 +218,7 @@ def _endpoint(row: tuple[Any, ...]) -> Endpoint:
     id, workspace, name, creator, created_at, updated_at, update, version, tags, settings = row[:10]
     return Endpoint(
         id=id,
-        workspace=workspace,
+        workspace=name_of(workspace),
         name=name,
         creator=creator,
         created_at=created_at,

@@ -5,6 +5,7 @@ from sqlalchemy.exc import IntegrityError
 
 from . import models
 from .errors import EndpointGone
+from .generations import IN_WORKSPACE
 from .records import Event
 
 _TABLE = models.events
@@ -26,7 +27,7 @@ _OF_VERSION = (
 _OF_WORKSPACE = (
     select(*(column for column in _TABLE.c if not column.primary_key))
     .join(models.endpoints, models.endpoints.c.id == _TABLE.c.endpoint_id)
-    .where(models.endpoints.c.workspace == bindparam("in_workspace"))
+    .where(IN_WORKSPACE)
     .order_by(_TABLE.c.id)
 )
 

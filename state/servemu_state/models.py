@@ -32,6 +32,7 @@ workspaces = Table(
     Column("name", String(255), primary_key=True),
     Column("clock_offset", Double, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("generation", Integer, nullable=False, server_default="0"),
 )
 
 # No foreign key to workspaces: an endpoint may be written before its workspace has a row.

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, or_, select
 
 from . import models
 from .codec import decode
+from .generations import IN_WORKSPACE
 from .records import Grant, Holder, Standing
 
 _TABLE = models.permissions
@@ -41,14 +42,14 @@ _STANDING = (
     .select_from(
         _ENDPOINTS.outerjoin(_TABLE, and_(_TABLE.c.endpoint_id == _ENDPOINTS.c.id, _GIVEN))
     )
-    .where(_ENDPOINTS.c.workspace == bindparam("in_workspace"))
+    .where(IN_WORKSPACE)
 )
 _BY_NAME = _STANDING.where(_ENDPOINTS.c.name == bindparam("named"))
 _BY_ID = _STANDING.where(_ENDPOINTS.c.id == bindparam("with_id"))
 _LEVELS = (
     select(_TABLE.c.endpoint_id, _TABLE.c.level)
     .join(_ENDPOINTS, _ENDPOINTS.c.id == _TABLE.c.endpoint_id)
-    .where(_ENDPOINTS.c.workspace == bindparam("in_workspace"), _GIVEN)
+    .where(IN_WORKSPACE, _GIVEN)
 )
 
 

@@ -146,6 +146,8 @@ class Workspace:
     """Seconds since the epoch, on the workspace's clock."""
     clock_offset: float = 0.0
     """Seconds that the clock is ahead of real time."""
+    generation: int = 0
+    """How often it was reset: endpoints of an earlier generation are gone (see `generations`)."""
 
 
 @dataclass(frozen=True, slots=True)

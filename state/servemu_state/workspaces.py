@@ -7,7 +7,7 @@ from .errors import WorkspaceGone
 from .records import Workspace
 
 _TABLE = models.workspaces
-_SELECT = select(_TABLE.c.name, _TABLE.c.created_at, _TABLE.c.clock_offset)
+_SELECT = select(_TABLE.c.name, _TABLE.c.created_at, _TABLE.c.clock_offset, _TABLE.c.generation)
 _GET = _SELECT.where(_TABLE.c.name == bindparam("named"))
 _LIST_ALL = _SELECT.order_by(_TABLE.c.created_at, _TABLE.c.name)
 _INSERT = _TABLE.insert()
@@ -46,4 +46,5 @@ def _columns(workspace: Workspace) -> dict[str, object]:
         "name": workspace.name,
         "clock_offset": workspace.clock_offset,
         "created_at": workspace.created_at,
+        "generation": workspace.generation,
     }

@@ -50,7 +50,7 @@ def test_a_new_time_replaces_the_old(workspaces: Workspaces) -> None:
     agenda = Agenda(workspaces, [endpoint("x", NOW + 10), endpoint("y", NOW + 20)])
     assert agenda.put(endpoint("x", NOW + 30))
     assert first(agenda) == ("y", NOW + 20)
-    agenda.drop("id-y")
+    agenda.drop("a", "id-y")
     assert first(agenda) == ("x", NOW + 30)
 
 
@@ -68,8 +68,8 @@ def test_what_was_set_aside_comes_back_as_it_is_now(workspaces: Workspaces) -> N
     agenda.set_aside(due)
     agenda.put(replace(endpoint("x", NOW + 10), tags=(("k", "v"),)))
     assert first(agenda) == ("y", NOW + 20)
-    assert agenda.of("id-x", "pending") is not None
-    agenda.bring_back("id-x")
+    assert agenda.of("a", "id-x", "pending") is not None
+    agenda.bring_back("a", "id-x")
     back = agenda.first()
     assert back is not None
     assert (back.endpoint.tags, back.at) == ((("k", "v"),), NOW + 10)
@@ -86,5 +86,5 @@ def test_those_due_at_the_same_time_come_in_the_order_in_which_they_came(
     order = []
     while (due := agenda.first()) is not None:
         order.append(due.endpoint.name)
-        agenda.drop(due.endpoint.id)
+        agenda.drop("a", due.endpoint.id)
     assert order == ["z", "m", "a"]

@@ -1,9 +1,8 @@
 """What happens to endpoints by itself, and when: in order, however many there are."""
 
 import heapq
-from collections.abc import Iterable, Set
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Literal
 
 from servemu.workspace import Workspaces
@@ -34,6 +33,32 @@ class Due:
         return at
 
 
+@dataclass(slots=True)
+class ToCome:
+    """Of one workspace."""
+
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    """By id: those with something to come."""
+    places: dict[str, int] = field(default_factory=dict)
+    """By id: who came first is first among those due at the same time."""
+    queue: list[Entry] = field(default_factory=list)
+    count: int = 0
+
+    def enter(self, endpoint: Endpoint) -> None:
+        """Its record is now this one; it keeps its place."""
+        if endpoint.id not in self.places:
+            self.places[endpoint.id] = self.count = self.count + 1
+        self.endpoints[endpoint.id] = endpoint
+
+    def drop(self, endpoint_id: str) -> None:
+        """Nothing is to come to it; one that is not here is fine."""
+        self.endpoints.pop(endpoint_id, None)
+        self.places.pop(endpoint_id, None)
+
+    def push(self, endpoint_id: str, role: Role, at: float) -> None:
+        heapq.heappush(self.queue, (at, self.places[endpoint_id], endpoint_id, role))
+
+
 class Agenda:
     """Endpoints with something to come. A queue for each workspace, on the workspace's clock: so
     moving that clock reorders nothing. Entries that no longer hold go when they come first.
@@ -41,49 +66,45 @@ class Agenda:
 
     def __init__(self, workspaces: Workspaces, endpoints: Iterable[Endpoint]) -> None:
         self._workspaces = workspaces
-        self._endpoints: dict[str, Endpoint] = {}
-        self._places: dict[str, int] = {}
-        """By id: who came first is first among those due at the same time."""
-        self._queues: dict[str, list[Entry]] = {}
-        self._count = count()
+        self._of: dict[str, ToCome] = {}
         for endpoint in endpoints:
             self.put(endpoint)
 
     def put(self, endpoint: Endpoint) -> bool:
         """Its record is now this one. False: nothing was, and nothing is to come."""
-        before = self._endpoints.pop(endpoint.id, None)
+        to_come = self._of.setdefault(endpoint.workspace, ToCome())
+        before = to_come.endpoints.get(endpoint.id)
         times = [_due_at(endpoint, role) for role in ROLES]
-        if any(at is not None for at in times):
-            self._endpoints[endpoint.id] = endpoint
-            self._places.setdefault(endpoint.id, next(self._count))
-            for role, at in zip(ROLES, times, strict=True):
-                if at is not None and (before is None or _due_at(before, role) != at):
-                    self._push(endpoint, role, at)
-        else:
-            self._places.pop(endpoint.id, None)
-        return before is not None or endpoint.id in self._endpoints
+        if all(at is None for at in times):
+            to_come.drop(endpoint.id)
+            return before is not None
+        to_come.enter(endpoint)
+        for role, at in zip(ROLES, times, strict=True):
+            if at is not None and (before is None or _due_at(before, role) != at):
+                to_come.push(endpoint.id, role, at)
+        return True
 
-    def drop(self, endpoint_id: str) -> None:
+    def drop(self, workspace: str, endpoint_id: str) -> None:
         """The endpoint is gone; one that is not here is fine."""
-        self._endpoints.pop(endpoint_id, None)
-        self._places.pop(endpoint_id, None)
+        if workspace in self._of:
+            self._of[workspace].drop(endpoint_id)
 
-    def drop_all(self, endpoint_ids: Set[str]) -> None:
-        """They are gone."""
-        for endpoint_id in self._endpoints.keys() & endpoint_ids:
-            self.drop(endpoint_id)
+    def clear(self, workspace: str) -> None:
+        """All endpoints of the workspace are gone."""
+        self._of.pop(workspace, None)
 
-    def of(self, endpoint_id: str, role: Role) -> Due | None:
+    def of(self, workspace: str, endpoint_id: str, role: Role) -> Due | None:
         """What is to come to one deployment, also if it was set aside."""
-        endpoint = self._endpoints.get(endpoint_id)
+        to_come = self._of.get(workspace)
+        endpoint = None if to_come is None else to_come.endpoints.get(endpoint_id)
         at = None if endpoint is None else _due_at(endpoint, role)
         if endpoint is None or at is None:
             return None
-        return Due(self._workspaces.real_time(endpoint.workspace, at), endpoint, role)
+        return Due(self._workspaces.real_time(workspace, at), endpoint, role)
 
     def first(self) -> Due | None:
         """The earliest of all workspaces; None: nothing is to come."""
-        firsts = [due for name in list(self._queues) if (due := self._first_of(name)) is not None]
+        firsts = [due for name in list(self._of) if (due := self._first_of(name)) is not None]
         return min(firsts, key=lambda due: due.at, default=None)
 
     def set_aside(self, due: Due) -> None:
@@ -91,28 +112,25 @@ class Agenda:
 
         `due`: what `first` said last.
         """
-        heapq.heappop(self._queues[due.endpoint.workspace])
+        heapq.heappop(self._of[due.endpoint.workspace].queue)
 
-    def bring_back(self, endpoint_id: str) -> None:
+    def bring_back(self, workspace: str, endpoint_id: str) -> None:
         """What was set aside of this endpoint, if it still holds."""
-        endpoint = self._endpoints.get(endpoint_id)
         for role in ROLES:
-            if endpoint is not None and (at := _due_at(endpoint, role)) is not None:
-                self._push(endpoint, role, at)
-
-    def _push(self, endpoint: Endpoint, role: Role, at: float) -> None:
-        queue = self._queues.setdefault(endpoint.workspace, [])
-        heapq.heappush(queue, (at, self._places[endpoint.id], endpoint.id, role))
+            due = self.of(workspace, endpoint_id, role)
+            if due is not None:
+                self._of[workspace].push(endpoint_id, role, due.at_workspace)
 
     def _first_of(self, workspace: str) -> Due | None:
-        queue = self._queues[workspace]
-        while queue:
-            at, _, endpoint_id, role = queue[0]
-            endpoint = self._endpoints.get(endpoint_id)
+        to_come = self._of[workspace]
+        while to_come.queue:
+            at, _, endpoint_id, role = to_come.queue[0]
+            endpoint = to_come.endpoints.get(endpoint_id)
             if endpoint is not None and _due_at(endpoint, role) == at:
-                return self.of(endpoint_id, role)
-            heapq.heappop(queue)
-        del self._queues[workspace]
+                return self.of(workspace, endpoint_id, role)
+            heapq.heappop(to_come.queue)
+        if not to_come.endpoints:
+            del self._of[workspace]
         return None
 
 

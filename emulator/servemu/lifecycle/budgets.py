@@ -18,8 +18,8 @@ class Budgets:
         self._settings = settings
         self._unlimited: dict[tuple[str, str], TokenBudget] = {}
         """Of the pay-per-token endpoints, by workspace and name."""
-        self._budgets: dict[str, tuple[int, dict[str, TokenBudget]]] = {}
-        """By endpoint id: the config version, and the budget of each of its entities."""
+        self._budgets: dict[str, dict[str, tuple[int, dict[str, TokenBudget]]]] = {}
+        """By workspace and endpoint id: the config version, and the budget of each entity."""
         self.limits = WorkspaceLimits(
             clock, settings.max_workspace_qps, settings.max_workspace_concurrency
         )
@@ -39,10 +39,11 @@ class Budgets:
     def of(self, endpoint: Endpoint, entity: ServedEntity, model: CatalogModel) -> TokenBudget:
         """Of the entity, in the config version that serves."""
         assert endpoint.active is not None
-        version, budgets = self._budgets.get(endpoint.id, (0, {}))
+        of_workspace = self._budgets.setdefault(endpoint.workspace, {})
+        version, budgets = of_workspace.get(endpoint.id, (0, {}))
         if version != endpoint.active.config_version:
             budgets = {}
-            self._budgets[endpoint.id] = endpoint.active.config_version, budgets
+            of_workspace[endpoint.id] = endpoint.active.config_version, budgets
         if entity.name not in budgets:
             rate = self.rate(entity, model)
             budgets[entity.name] = TokenBudget(rate, self._clock, self.terms(entity, model))
@@ -56,14 +57,20 @@ class Budgets:
 
     def find(self, endpoint: Endpoint, entity: str) -> TokenBudget | None:
         """Of the entity; None: nobody asked it since this config version serves."""
-        version, budgets = self._budgets.get(endpoint.id, (0, {}))
+        of_workspace = self._budgets.get(endpoint.workspace, {})
+        version, budgets = of_workspace.get(endpoint.id, (0, {}))
         if endpoint.active is None or version != endpoint.active.config_version:
             return None
         return budgets.get(entity)
 
-    def forget(self, endpoint_id: str) -> None:
+    def forget(self, endpoint: Endpoint) -> None:
         """The endpoint is gone, and its budgets with it."""
-        self._budgets.pop(endpoint_id, None)
+        self._budgets.get(endpoint.workspace, {}).pop(endpoint.id, None)
+
+    def forget_all(self, workspace: str) -> None:
+        """All endpoints of the workspace are gone; what it may ask for a second counts anew."""
+        self._budgets.pop(workspace, None)
+        self.limits.forget(workspace)
 
     def pace(self, model: CatalogModel) -> Pace | None:
         """Of the played model, if the settings ask for it."""

@@ -31,6 +31,8 @@ from servemu_state.records import (
 
 Step = Callable[[Endpoint, float], Endpoint]
 """From the record and the workspace's time to the next record."""
+Key = tuple[str, str]
+"""An endpoint's workspace and id."""
 
 
 class Deployments:
@@ -54,10 +56,10 @@ class Deployments:
         self.agenda = Agenda(workspaces, to_come)
         self._waiting = {endpoint.id: endpoint for endpoint in to_come if _waits(endpoint)}
         """By id: those whose deployment waits for GPU replicas."""
-        self._last_asked: dict[str, float] = {}
-        """By endpoint id, on the workspace's clock; only of those that scale to zero."""
-        self._awake: dict[str, asyncio.Event] = {}
-        """By endpoint id: what requests to a sleeping endpoint wait for."""
+        self._last_asked: dict[Key, float] = {}
+        """On the workspace's clock; only of those that scale to zero."""
+        self._awake: dict[Key, asyncio.Event] = {}
+        """What requests to a sleeping endpoint wait for."""
         self.changed = asyncio.Event()
         """Set when a due time was added or taken away."""
 
@@ -155,16 +157,15 @@ class Deployments:
         for endpoint in restored:
             self._track(endpoint)
 
-    def forget(self, endpoint_ids: Iterable[str]) -> None:
-        """They are gone with their rows: nothing is to come, who waits for one looks again."""
-        gone = set(endpoint_ids)
-        self.agenda.drop_all(gone)
-        for endpoint_id in self._last_asked.keys() & gone:
-            del self._last_asked[endpoint_id]
-        for endpoint_id in self._waiting.keys() & gone:
-            del self._waiting[endpoint_id]
-        for endpoint_id in self._awake.keys() & gone:
-            self._awake.pop(endpoint_id).set()
+    def forget(self, workspace: str) -> None:
+        """Its endpoints are gone: nothing is to come, who waits for one looks again."""
+        self.agenda.clear(workspace)
+        for key in [key for key in self._last_asked if key[0] == workspace]:
+            del self._last_asked[key]
+        for endpoint in [one for one in self._waiting.values() if one.workspace == workspace]:
+            del self._waiting[endpoint.id]
+        for key in [key for key in self._awake if key[0] == workspace]:
+            self._awake.pop(key).set()
         self.changed.set()
 
     def patch_tags(
@@ -180,9 +181,9 @@ class Deployments:
 
     async def wake(self, endpoint: Endpoint) -> None:
         """Bring up what was scaled to zero; returns when it is up, or changed, or gone."""
-        awake = self._awake.get(endpoint.id)
+        awake = self._awake.get(_key(endpoint))
         if awake is None:
-            awake = self._awake[endpoint.id] = asyncio.Event()
+            awake = self._awake[_key(endpoint)] = asyncio.Event()
         active = endpoint.active
         assert active is not None
         if active.due_at is None:
@@ -194,14 +195,14 @@ class Deployments:
     def asked(self, endpoint: Endpoint) -> None:
         """Somebody sent a request: it stays awake for longer."""
         if endpoint.active is not None and endpoint.active.due_at is not None:
-            self._last_asked[endpoint.id] = self.workspaces.now(endpoint.workspace)
+            self._last_asked[_key(endpoint)] = self.workspaces.now(endpoint.workspace)
 
     def idle_time_is_over(self, endpoint: Endpoint) -> None:
         """The active config is due: asleep unless somebody asked meanwhile, awake if it woke."""
         active = endpoint.active
         assert active is not None and active.due_at is not None
         idle = self._timeline.idle_seconds()
-        asked_at = self._last_asked.get(endpoint.id, 0.0)
+        asked_at = self._last_asked.get(_key(endpoint), 0.0)
         if transitions.is_recovering(endpoint):
             may_sleep = any(sleeping.scales_to_zero(entity) for entity in active.entities)
             self._save(transitions.recovered(endpoint, active.due_at + idle if may_sleep else None))
@@ -367,21 +368,25 @@ class Deployments:
         else:
             self._waiting.pop(endpoint.id, None)
         if all(d is None or d.due_at is None for d in (endpoint.pending, endpoint.active)):
-            self._last_asked.pop(endpoint.id, None)
+            self._last_asked.pop(_key(endpoint), None)
         active = endpoint.active
         if active is None or not any(sleeping.is_scaled_to_zero(e) for e in active.entities):
             self._let_in(endpoint)
 
     def _untrack(self, endpoint: Endpoint) -> None:
-        self.agenda.drop(endpoint.id)
+        self.agenda.drop(endpoint.workspace, endpoint.id)
         self._waiting.pop(endpoint.id, None)
-        self._last_asked.pop(endpoint.id, None)
+        self._last_asked.pop(_key(endpoint), None)
         self.changed.set()
 
     def _let_in(self, endpoint: Endpoint) -> None:
-        awake = self._awake.pop(endpoint.id, None)
+        awake = self._awake.pop(_key(endpoint), None)
         if awake is not None:
             awake.set()
+
+
+def _key(endpoint: Endpoint) -> Key:
+    return endpoint.workspace, endpoint.id
 
 
 def _waits(endpoint: Endpoint) -> bool:

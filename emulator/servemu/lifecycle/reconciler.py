@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from servemu.clock import Clock
@@ -48,8 +48,8 @@ class Reconciler:
         self._scaling = scaling
         self._clock = clock
         self._load = load
-        self._loading: dict[tuple[str, int], Loading] = {}
-        """By endpoint id and config version."""
+        self._loading: dict[tuple[str, str, int], Loading] = {}
+        """By workspace, endpoint id and config version."""
 
     async def run(self) -> None:
         """Until cancelled. Deployments that a restart interrupted go on from their stage."""
@@ -68,10 +68,9 @@ class Reconciler:
             log.exception("deployments stand still")
             return self._clock.now() + RETRY_SECONDS
 
-    def forget(self, endpoint_ids: Iterable[str]) -> None:
-        """They are gone: nobody waits for their loads."""
-        gone = set(endpoint_ids)
-        for key in [key for key in self._loading if key[0] in gone]:
+    def forget(self, workspace: str) -> None:
+        """Its endpoints are gone: nobody waits for their loads."""
+        for key in [key for key in self._loading if key[0] == workspace]:
             self._loading.pop(key).cancel()
 
     async def settle(self, workspace: str) -> None:
@@ -114,12 +113,12 @@ class Reconciler:
     def _held_up(self, workspace: str) -> list[Loading]:
         now = self._clock.now()
         held_up = []
-        for (endpoint_id, _), loading in self._loading.items():
-            due = self._deployments.agenda.of(endpoint_id, "pending")
+        for (owner, endpoint_id, _), loading in self._loading.items():
+            due = self._deployments.agenda.of(owner, endpoint_id, "pending")
             if (
-                due is not None
+                owner == workspace
+                and due is not None
                 and due.at <= now
-                and due.endpoint.workspace == workspace
                 and self._waits(due)
                 and loading is self._loading[_key(due.endpoint)]
             ):
@@ -181,7 +180,7 @@ class Reconciler:
         try:
             return await self._load_entities(endpoint)
         finally:  # no callback: at once, so that nobody finds it loaded but still set aside
-            self._deployments.agenda.bring_back(endpoint.id)
+            self._deployments.agenda.bring_back(endpoint.workspace, endpoint.id)
             self._deployments.changed.set()
 
     async def _load_entities(self, endpoint: Endpoint) -> Loaded:
@@ -220,5 +219,5 @@ def _reason(error: BaseException) -> str:
     return f"An error occurred in model loading code: {type(error).__name__}: {error}"
 
 
-def _key(endpoint: Endpoint) -> tuple[str, int]:
-    return endpoint.id, endpoint.last_config_version
+def _key(endpoint: Endpoint) -> tuple[str, str, int]:
+    return endpoint.workspace, endpoint.id, endpoint.last_config_version

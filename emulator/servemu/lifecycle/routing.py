@@ -115,10 +115,15 @@ class TrafficRouter:
             model_type=family.model_type,
         )
 
-    def forget(self, endpoint_id: str) -> None:
+    def forget(self, endpoint: Endpoint) -> None:
         """The endpoint is gone, and its budgets with it."""
-        self.budgets.forget(endpoint_id)
-        self.scaling.forget(endpoint_id)
+        self.budgets.forget(endpoint)
+        self.scaling.forget(endpoint.id)
+
+    def forget_all(self, workspace: str) -> None:
+        """All endpoints of the workspace are gone, and what was counted of it as a whole."""
+        self.budgets.forget_all(workspace)
+        self.scaling.forget_all(workspace)
 
     def _target(self, caller: Principal, name: str, served_entity: str | None) -> Target | Endpoint:
         """The choice; or the endpoint, when what was chosen must be woken first."""

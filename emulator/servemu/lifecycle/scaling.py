@@ -138,6 +138,12 @@ class Scaling:
         for key in [key for key in self._watched if key[0] == endpoint_id]:
             self._drop(key, self._watched[key])
 
+    def forget_all(self, workspace: str) -> None:
+        """All endpoints of the workspace are gone."""
+        for key, watched in list(self._watched.items()):
+            if watched.workspace == workspace:
+                self._drop(key, watched)
+
     def replicas(
         self, endpoint: Endpoint, entity: ServedEntity, model: CatalogModel
     ) -> Replicas | None:

@@ -54,7 +54,7 @@ async def delete(request: Request) -> Response:
     """`{}`: MLflow parses the answer, the SDK takes either (facts/control_plane §1.1)."""
     world, name = world_of(request), own_name(request)
     endpoint = world.deployments.delete(principal_of(request).workspace, name)
-    world.router.forget(endpoint.id)
+    world.router.forget(endpoint)
     world.meter.forget(endpoint.workspace, endpoint.name)
     return json_response({})
 
