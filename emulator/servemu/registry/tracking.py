@@ -4,7 +4,7 @@ Field names: MLflow's `service.proto`; which routes are asked: facts/uc_registry
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from servemu.auth import Principal
@@ -28,12 +28,12 @@ class Tracking:
         self._db = db
         self._workspaces = workspaces
 
-    def create_experiment(self, caller: Principal, name: str) -> str:
-        """Its id. Raises `TrackedExists`."""
+    def create_experiment(self, caller: Principal, name: str, tags: Sequence[Document] = ()) -> str:
+        """Its id. Raises `TrackedExists`, `InvalidParameter`."""
         with self._db.write() as connection:
             if self._named(connection, caller.workspace, name) is not None:
                 raise TrackedExists(f"Node named '{name}' already exists")
-            return self._new_experiment(connection, caller.workspace, name)
+            return self._new_experiment(connection, caller.workspace, name, tags)
 
     def experiment(self, workspace: str, *, id: str = "", name: str = "") -> Document:
         """By id or by name. Raises `ResourceNotFound`."""
@@ -51,9 +51,7 @@ class Tracking:
         now = self._now(caller.workspace)
         run_id = uuid.uuid4().hex
         with self._db.write() as connection:
-            experiment = given.get("experiment_id") or self._own(connection, caller)
-            if tracking.get(connection, caller.workspace, "experiment", experiment) is None:
-                raise ResourceNotFound(f"Could not find experiment with ID {experiment}")
+            experiment = self._chosen(connection, caller, given)
             info = {
                 "run_id": run_id,
                 "run_uuid": run_id,
@@ -77,7 +75,7 @@ class Tracking:
         now = self._now(caller.workspace)
         model_id = f"m-{uuid.uuid4().hex}"
         with self._db.write() as connection:
-            experiment = given.get("experiment_id") or self._own(connection, caller)
+            experiment = self._chosen(connection, caller, given)
             info = {
                 "model_id": model_id,
                 "experiment_id": experiment,
@@ -127,6 +125,13 @@ class Tracking:
     def _now(self, workspace: str) -> int:
         return int(self._workspaces.now(workspace) * 1000)
 
+    def _chosen(self, connection: Connection, caller: Principal, given: Mapping[str, Any]) -> str:
+        """The experiment that is given, else the caller's own. Raises `ResourceNotFound`."""
+        id: str = given.get("experiment_id") or self._own(connection, caller)
+        if tracking.get(connection, caller.workspace, "experiment", id) is None:
+            raise ResourceNotFound(f"Could not find experiment with {_which(id, '')}")
+        return id
+
     def _own(self, connection: Connection, caller: Principal) -> str:
         """The experiment of runs that name none: a notebook's own, on the real service."""
         name = f"/Users/{caller.user}/servemu"
@@ -139,7 +144,9 @@ class Tracking:
         all_ = tracking.list_all(connection, workspace, "experiment")
         return next((one for one in all_ if one.document["name"] == name), None)
 
-    def _new_experiment(self, connection: Connection, workspace: str, name: str) -> str:
+    def _new_experiment(
+        self, connection: Connection, workspace: str, name: str, tags: Sequence[Document] = ()
+    ) -> str:
         if not name.startswith("/"):
             raise InvalidParameter(
                 f"Got an invalid experiment name '{name[:200]}'. An experiment name must be an "
@@ -153,7 +160,7 @@ class Tracking:
             "lifecycle_stage": "active",
             "creation_time": now,
             "last_update_time": now,
-            "tags": [],
+            "tags": list(tags),
         }
         tracking.insert(connection, Tracked(workspace, "experiment", id, "", document))
         return id
@@ -162,6 +169,17 @@ class Tracking:
 def put_pair(pairs: list[Document], pair: Document) -> list[Document]:
     """The list with this key's value set."""
     return [*(one for one in pairs if one["key"] != pair["key"]), pair]
+
+
+def put_param(params: list[Document], param: Document) -> list[Document]:
+    """As `put_pair`, of what never changes (DOC, MLflow). Raises `InvalidParameter`."""
+    for one in params:
+        if one["key"] == param["key"] and one["value"] != param["value"]:
+            raise InvalidParameter(
+                f"Changing param values is not allowed. Param with key='{param['key'][:100]}' was "
+                f"already logged with value='{one['value'][:100]}'."
+            )
+    return put_pair(params, param)
 
 
 def _existing(connection: Connection, workspace: str, kind: str, id: str) -> Tracked:

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from servemu.errors import ArtifactNotFound
+from servemu.errors import ArtifactNotFound, InvalidParameter
 from servemu.registry.files import Place
 from servemu.registry.places import place_of
 from servemu.registry.signing import Permit
@@ -92,6 +92,8 @@ async def complete_multipart(request: Request) -> Response:
 def _info(request: Request, run: OfRun, path: str, permit: Permit) -> dict[str, Any]:
     world, workspace = world_of(request), principal_of(request).workspace
     full = _full(request, run, path)
+    if permit.method != "GET" and not path:
+        raise InvalidParameter("The path names no file: ''")
     place_of(world, principal_of(request), full)
     signed = Permit(permit.method, workspace, full, permit.upload, permit.part)
     base = str(request.base_url).rstrip("/")

@@ -7,17 +7,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from servemu.errors import InvalidParameter
-from servemu.registry.tracking import Document, Tracking, put_pair
+from servemu.registry.tracking import Document, Tracking, put_pair, put_param
 from servemu.responses import json_response
-from servemu.schemas.body import read_body, read_object
+from servemu.schemas.body import parse, read_body, read_object
 from servemu.schemas.tracking import (
     CreateExperiment,
     CreateLoggedModel,
     CreateRun,
     FinalizeLoggedModel,
     LogBatch,
+    LoggedModelParams,
     LogMetric,
     LogOutputs,
+    OfRun,
     RunPair,
     SearchLoggedModels,
     SearchRuns,
@@ -29,7 +31,8 @@ from servemu.world import principal_of, world_of
 
 async def create_experiment(request: Request) -> Response:
     body = await read_body(request, CreateExperiment)
-    id = _tracking(request).create_experiment(principal_of(request), body.name)
+    tags = [tag.shown() for tag in body.tags]
+    id = _tracking(request).create_experiment(principal_of(request), body.name, tags)
     return json_response({"experiment_id": id})
 
 
@@ -51,9 +54,9 @@ async def create_run(request: Request) -> Response:
 
 
 async def get_run(request: Request) -> Response:
-    id = request.query_params.get("run_id") or request.query_params.get("run_uuid", "")
+    asked = parse(dict(request.query_params), OfRun)
     workspace = principal_of(request).workspace
-    return json_response({"run": _tracking(request).get(workspace, "run", id)})
+    return json_response({"run": _tracking(request).get(workspace, "run", asked.id)})
 
 
 async def search_runs(request: Request) -> Response:
@@ -73,33 +76,41 @@ async def update_run(request: Request) -> Response:
 
 async def log_parameter(request: Request) -> Response:
     body = await read_body(request, RunPair)
-    _put(request, body.id, "params", [body.pair()])
+    _put(request, body.id, params=[body.pair()])
     return json_response({})
 
 
 async def set_tag(request: Request) -> Response:
     body = await read_body(request, RunPair)
-    _put(request, body.id, "tags", [body.pair()])
+    _put(request, body.id, tags=[body.pair()])
     return json_response({})
 
 
 async def log_metric(request: Request) -> Response:
     body = await read_body(request, LogMetric)
-    _put(request, body.id, "metrics", [body.metric()])
+    _put(request, body.id, metrics=[body.metric()])
     return json_response({})
 
 
 async def log_batch(request: Request) -> Response:
+    """All of it or nothing."""
     body = await read_body(request, LogBatch)
-    for kind in ("metrics", "params", "tags"):
-        _put(request, body.id, kind, [one.shown() for one in getattr(body, kind)])
+    _put(
+        request,
+        body.id,
+        metrics=[one.shown() for one in body.metrics],
+        params=[one.shown() for one in body.params],
+        tags=[one.shown() for one in body.tags],
+    )
     return json_response({})
 
 
 async def log_outputs(request: Request) -> Response:
     body = await read_body(request, LogOutputs)
     given = [dict(model) for model in body.models]
-    _change_run(request, body.id, lambda document: document["outputs"].update(model_outputs=given))
+    _change_run(
+        request, body.id, lambda document: document["outputs"]["model_outputs"].extend(given)
+    )
     return json_response({})
 
 
@@ -137,12 +148,14 @@ async def tag_logged_model(request: Request) -> Response:
 
 async def log_model_params(request: Request) -> Response:
     """Of a logged model."""
-    given = await read_object(request)
-    params: Any = given.get("params") or []
+    body = await read_body(request, LoggedModelParams)
     workspace, id = principal_of(request).workspace, request.path_params["id"]
-    _tracking(request).change(
-        workspace, "model", id, lambda document: document["data"].update(params=params)
-    )
+
+    def step(document: Document) -> None:
+        for param in body.params:
+            document["data"]["params"] = put_param(document["data"]["params"], param.shown())
+
+    _tracking(request).change(workspace, "model", id, step)
     return json_response({})
 
 
@@ -158,10 +171,14 @@ def _tracking(request: Request) -> Tracking:
     return world_of(request).tracking
 
 
-def _put(request: Request, run_id: str, kind: str, pairs: list[Document]) -> None:
+def _put(request: Request, run_id: str, **given: list[Document]) -> None:
+    """Metrics, params and tags of a run; of a metric the last value is kept."""
+
     def step(document: Document) -> None:
-        for pair in pairs:
-            document["data"][kind] = put_pair(document["data"][kind], pair)
+        for kind, pairs in given.items():
+            put = put_param if kind == "params" else put_pair
+            for pair in pairs:
+                document["data"][kind] = put(document["data"][kind], pair)
 
     _change_run(request, run_id, step)
 

@@ -1,6 +1,6 @@
 """Bodies of MLflow's tracking (`service.proto`; facts/uc_registry §2). Times are ms."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -15,7 +15,8 @@ class Pair(Wire):
 
 class Metric(Wire):
     key: str = Field(min_length=1)
-    value: float
+    value: float | Literal["NaN", "Infinity", "-Infinity"]
+    """The words are protobuf's JSON."""
     timestamp: Int64 = 0
     step: Int64 = 0
 
@@ -48,7 +49,7 @@ class OfRun(Wire):
 
 
 class UpdateRun(OfRun):
-    status: str | None = None
+    status: Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"] | None = None
     end_time: Int64 | None = None
     run_name: str | None = None
 
@@ -86,7 +87,11 @@ class CreateLoggedModel(Wire):
 
 
 class FinalizeLoggedModel(Wire):
-    status: str
+    status: Literal["LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED"]
+
+
+class LoggedModelParams(Wire):
+    params: tuple[Pair, ...] = ()
 
 
 class TagLoggedModel(Wire):
@@ -113,12 +118,12 @@ class ArtifactCredentials(OfRun):
 
 
 class CreateArtifactUpload(OfRun):
-    path: str
+    path: str = Field(min_length=1)
     num_parts: Int64 = Field(ge=1, le=10_000)
 
 
 class ArtifactPart(OfRun):
-    path: str
+    path: str = Field(min_length=1)
     upload_id: str
     part_number: Int64 = Field(1, ge=1, le=10_000)
 
@@ -129,6 +134,6 @@ class PartEtag(Wire):
 
 
 class CompleteArtifactUpload(OfRun):
-    path: str
+    path: str = Field(min_length=1)
     upload_id: str
     part_etags: tuple[PartEtag, ...]
