@@ -1,11 +1,13 @@
 """The name of what a request asks for: what journal, verdict and fault rules call it (design §10).
 
-`serving-endpoints.<method of databricks-sdk>`, `invocations` for every query; the endpoint that the
-path names, where it names one.
+`serving-endpoints.<method of databricks-sdk>`, `invocations` for every query, `registry.<call>`,
+`tracking.<call>`; the endpoint that the path names, where it names one.
 """
 
 import re
 from functools import lru_cache
+
+from servemu.registry.operations import OPERATIONS
 
 OTHER = "other"
 """A path that is not emulated."""
@@ -52,6 +54,7 @@ _TABLE = tuple(
         ("POST", r"/ai-gateway/mlflow/v1/.+", "invocations"),
         ("POST", r"/oidc/v1/token", "oauth.token"),
         ("GET", r"/api/2\.0/preview/scim/v2/Me", "current-user.me"),
+        *OPERATIONS,
     )
 )
 NAMES = frozenset(name for _, _, name in _TABLE)

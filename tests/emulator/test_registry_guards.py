@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from servemu.clock import PausedClock
+from servemu.operation import OTHER, operation_of
 from servemu.registry.files import ArtifactFiles, Place, check_path
 from servemu.registry.lookup import serving_folder
+from servemu.registry.routes import REGISTRY
 from servemu.settings import Settings
 from servemu.testing import Emulator, serve
 
@@ -271,3 +273,32 @@ def test_alias_that_mlflow_refuses_is_refused(client: httpx.Client, alias: str) 
     answer = client.post(MLFLOW + "/registered-models/alias", json=body)
     assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
     assert client.get("/api/2.1/unity-catalog/models/c.s.m").json()["aliases"] == []
+
+
+def test_fault_rules_name_the_calls_of_the_registry(client: httpx.Client) -> None:
+    rule = {
+        "match": {"operation": "registry.create_model_version"},
+        "when": {"times": 1},
+        "phase": "request",
+        "effect": {"type": "status", "status": 503, "error_code": "TEMPORARILY_UNAVAILABLE"},
+    }
+    assert client.post("/_emulator/faults", json=rule).status_code == 200
+    create = (MLFLOW + "/model-versions/create", {"name": "c.s.m"})
+    refused = client.post(create[0], json=create[1])
+    assert (refused.status_code, refused.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    made = client.post(create[0], json=create[1])
+    assert made.json()["model_version"]["version"] == "2"
+    requests = client.get("/_emulator/requests").json()["requests"]
+    assert {one["operation"] for one in requests} >= {"registry.create_model_version"}
+
+
+def test_every_route_of_registry_and_tracking_has_a_name() -> None:
+    signed_or_own = ("/presigned", "/_emulator")
+    routes = [route for route in REGISTRY if not route.path.startswith(signed_or_own)]
+    unnamed = [
+        (method, route.path)
+        for route in routes
+        for method in route.methods or ()
+        if method != "HEAD" and operation_of(method, route.path.replace(":path", "")) == OTHER
+    ]
+    assert (unnamed, len(routes) > 60) == ([], True)
