@@ -12,6 +12,8 @@ Role = Literal["pending", "active"]
 ROLES: tuple[Role, Role] = ("pending", "active")
 Entry = tuple[float, int, str, Role]
 """When, on the workspace's clock; the endpoint's place in the order of coming; its id."""
+Key = tuple[str, str]
+"""An endpoint's workspace and id."""
 Moment = tuple[str, float]
 """A workspace, and seconds since the epoch on its clock."""
 
@@ -137,3 +139,8 @@ class Agenda:
 def _due_at(endpoint: Endpoint, role: Role) -> float | None:
     deployment = endpoint.pending if role == "pending" else endpoint.active
     return None if deployment is None else deployment.due_at
+
+
+def key_of(endpoint: Endpoint) -> Key:
+    """Its workspace and id."""
+    return endpoint.workspace, endpoint.id

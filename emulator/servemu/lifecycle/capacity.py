@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from servemu.catalog import replicas, unit_replicas
 from servemu.faults.ledger import Armed, Faults
 from servemu.faults.rules import Occasion, next_change
-from servemu.lifecycle.fates import CREATING, LOADING
+from servemu.lifecycle.fates import CREATING, LOADING, WAITING
 from servemu.registry.lookup import ModelLookup
 from servemu.schemas.effects import Shrink
 from servemu_state.database import Connection
@@ -139,6 +139,12 @@ class Pool:
         if units is not None and model.takes_model_units:
             return unit_replicas(model, units)
         return max(1, replicas(least, model.chunk)) if model.chunk else 1
+
+
+def waits(endpoint: Endpoint) -> bool:
+    """Its pending config waits for GPU replicas."""
+    pending = endpoint.pending
+    return pending is not None and pending.stage == WAITING and pending.due_at is not None
 
 
 def due(shortage: Shortage, give_up: float) -> float:

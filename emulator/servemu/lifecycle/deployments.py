@@ -10,9 +10,9 @@ from servemu.errors import EndpointExists, EndpointNotFound
 from servemu.faults.ledger import Faults, Fired
 from servemu.faults.rules import Occasion
 from servemu.lifecycle import history, mishaps, sleeping, transitions
-from servemu.lifecycle.agenda import Agenda
+from servemu.lifecycle.agenda import Agenda, Key, key_of
 from servemu.lifecycle.calls import Call
-from servemu.lifecycle.capacity import Pool, Shortage, due
+from servemu.lifecycle.capacity import Pool, Shortage, due, waits
 from servemu.lifecycle.fates import NO_CAPACITY, WAITING, Failure
 from servemu.lifecycle.timeline import MESSAGES, Timeline
 from servemu.lifecycle.transitions import Config
@@ -31,8 +31,6 @@ from servemu_state.records import (
 
 Step = Callable[[Endpoint, float], Endpoint]
 """From the record and the workspace's time to the next record."""
-Key = tuple[str, str]
-"""An endpoint's workspace and id."""
 
 
 class Deployments:
@@ -54,7 +52,7 @@ class Deployments:
         with db.read() as connection:
             to_come = endpoints.list_due(connection)
         self.agenda = Agenda(workspaces, to_come)
-        self._waiting = {endpoint.id: endpoint for endpoint in to_come if _waits(endpoint)}
+        self._waiting = {endpoint.id: endpoint for endpoint in to_come if waits(endpoint)}
         """By id: those whose deployment waits for GPU replicas."""
         self._last_asked: dict[Key, float] = {}
         """On the workspace's clock; only of those that scale to zero."""
@@ -181,9 +179,9 @@ class Deployments:
 
     async def wake(self, endpoint: Endpoint) -> None:
         """Bring up what was scaled to zero; returns when it is up, or changed, or gone."""
-        awake = self._awake.get(_key(endpoint))
+        awake = self._awake.get(key_of(endpoint))
         if awake is None:
-            awake = self._awake[_key(endpoint)] = asyncio.Event()
+            awake = self._awake[key_of(endpoint)] = asyncio.Event()
         active = endpoint.active
         assert active is not None
         if active.due_at is None:
@@ -195,14 +193,14 @@ class Deployments:
     def asked(self, endpoint: Endpoint) -> None:
         """Somebody sent a request: it stays awake for longer."""
         if endpoint.active is not None and endpoint.active.due_at is not None:
-            self._last_asked[_key(endpoint)] = self.workspaces.now(endpoint.workspace)
+            self._last_asked[key_of(endpoint)] = self.workspaces.now(endpoint.workspace)
 
     def idle_time_is_over(self, endpoint: Endpoint) -> None:
         """The active config is due: asleep unless somebody asked meanwhile, awake if it woke."""
         active = endpoint.active
         assert active is not None and active.due_at is not None
         idle = self._timeline.idle_seconds()
-        asked_at = self._last_asked.get(_key(endpoint), 0.0)
+        asked_at = self._last_asked.get(key_of(endpoint), 0.0)
         if transitions.is_recovering(endpoint):
             may_sleep = any(sleeping.scales_to_zero(entity) for entity in active.entities)
             self._save(transitions.recovered(endpoint, active.due_at + idle if may_sleep else None))
@@ -363,12 +361,12 @@ class Deployments:
     def _track(self, endpoint: Endpoint) -> None:
         if self.agenda.put(endpoint) or self._waiting:
             self.changed.set()
-        if _waits(endpoint):
+        if waits(endpoint):
             self._waiting[endpoint.id] = endpoint  # keeps its place among those that wait
         else:
             self._waiting.pop(endpoint.id, None)
         if all(d is None or d.due_at is None for d in (endpoint.pending, endpoint.active)):
-            self._last_asked.pop(_key(endpoint), None)
+            self._last_asked.pop(key_of(endpoint), None)
         active = endpoint.active
         if active is None or not any(sleeping.is_scaled_to_zero(e) for e in active.entities):
             self._let_in(endpoint)
@@ -376,22 +374,13 @@ class Deployments:
     def _untrack(self, endpoint: Endpoint) -> None:
         self.agenda.drop(endpoint.workspace, endpoint.id)
         self._waiting.pop(endpoint.id, None)
-        self._last_asked.pop(_key(endpoint), None)
+        self._last_asked.pop(key_of(endpoint), None)
         self.changed.set()
 
     def _let_in(self, endpoint: Endpoint) -> None:
-        awake = self._awake.pop(_key(endpoint), None)
+        awake = self._awake.pop(key_of(endpoint), None)
         if awake is not None:
             awake.set()
-
-
-def _key(endpoint: Endpoint) -> Key:
-    return endpoint.workspace, endpoint.id
-
-
-def _waits(endpoint: Endpoint) -> bool:
-    pending = endpoint.pending
-    return pending is not None and pending.stage == WAITING and pending.due_at is not None
 
 
 def _models(config: Config | Deployment) -> set[str | None]:
