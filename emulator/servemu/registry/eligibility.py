@@ -47,6 +47,9 @@ ALIKE = {
 }
 """Causal models that the service has no table for: shown type → sized as Mistral 7B (GUESS)."""
 
+MOST_TEXT = 4 << 20
+"""Bytes of an MLmodel or config.json that are read; real ones have some thousands."""
+
 ENCODERS = ("bert", "new", "roberta", "xlm-roberta", "modernbert", "distilbert", "mpnet")
 EMBEDDING_FAMILIES = {"gte": "gte-large", "bge": "bge-large"}
 
@@ -83,13 +86,13 @@ def examine(folder: Path, catalog: Catalog) -> Eligible:
 
 def task_of(described: Mapping[str, Any]) -> Task:
     """`metadata.task`, else the flavour's, else by the first input. Raises `Ineligible`."""
-    flavor = described.get("flavors", {}).get("transformers")
+    flavor = _mapping(described, "flavors").get("transformers")
     if not isinstance(flavor, dict):
         raise Ineligible("It was not logged with MLflow's transformers flavor.")
-    metadata = described.get("metadata") or {}
+    metadata = _mapping(described, "metadata")
     task = metadata.get("task") or flavor.get("inference_task") or _task_by_input(described)
     if task not in TASKS:
-        shown = task or flavor.get("task")
+        shown = _text(task or flavor.get("task"))
         raise Ineligible(f"Its task is {shown!r}: log it with task='llm/v1/chat' or another.")
     return cast(Task, task)
 
@@ -98,8 +101,8 @@ def _described(folder: Path) -> Mapping[str, Any]:
     import yaml  # late: only here, and not at every start
 
     try:
-        described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        described = yaml.safe_load(_read(folder / "MLmodel"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise Ineligible(f"Its MLmodel file cannot be read: {error}") from error
     if not isinstance(described, dict):
         raise Ineligible("Its MLmodel file is not a mapping.")
@@ -109,8 +112,8 @@ def _described(folder: Path) -> Mapping[str, Any]:
 def _check_logged(described: Mapping[str, Any]) -> None:
     if not described.get("signature"):
         raise Ineligible("It has no signature.")
-    version = str(described.get("mlflow_version", ""))
-    numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+    version = _text(described.get("mlflow_version"))
+    numbers = tuple(int(n) for n in re.findall(r"\d{1,9}", version)[:2])
     if numbers < OLDEST_MLFLOW:
         raise Ineligible(f"It was logged with MLflow {version or '?'}: 2.11 or newer is needed.")
     flavor = described["flavors"]["transformers"]
@@ -121,8 +124,8 @@ def _check_logged(described: Mapping[str, Any]) -> None:
 def _config(folder: Path) -> Mapping[str, Any]:
     file = folder / "model" / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(_read(file))
+    except (OSError, ValueError, RecursionError) as error:
         raise Ineligible(f"Its model/config.json cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise Ineligible("Its model/config.json is not an object.")
@@ -134,12 +137,13 @@ def _config(folder: Path) -> Mapping[str, Any]:
 def _family(
     described: Mapping[str, Any], config: Mapping[str, Any], folder: Path, catalog: Catalog
 ) -> Family:
-    metadata = described.get("metadata") or {}
-    named, kind = str(metadata.get("model_type", "")).lower(), str(config.get("model_type", ""))
+    metadata = _mapping(described, "metadata")
+    named, kind = _text(metadata.get("model_type")).lower(), _text(config.get("model_type"))
     for prefix, name in EMBEDDING_FAMILIES.items():
         if named.startswith(prefix):
             family = catalog.families[name]
-            return replace(family, dimensions=config.get("hidden_size", family.dimensions))
+            size = config.get("hidden_size")
+            return replace(family, dimensions=size if isinstance(size, int) else family.dimensions)
     if kind in SIZES:
         size = _num_parameters(metadata, config, folder)
         name = next(name for name, most in SIZES[kind] if size <= most)
@@ -156,7 +160,7 @@ def _family(
 def _num_parameters(metadata: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> float:
     """As the metadata says ("8b"), else by the size of the weights."""
     said = re.fullmatch(
-        r"(\d+(?:\.\d+)?)b", str(metadata.get("databricks_model_size_parameters", "")).lower()
+        r"(\d+(?:\.\d+)?)b", _text(metadata.get("databricks_model_size_parameters")).lower()
     )
     if said is not None:
         return float(said[1]) * 1e9
@@ -166,15 +170,34 @@ def _num_parameters(metadata: Mapping[str, Any], config: Mapping[str, Any], fold
 
 
 def _task_by_input(described: Mapping[str, Any]) -> str | None:
-    inputs = (described.get("signature") or {}).get("inputs")
+    inputs = _mapping(described, "signature").get("inputs")
     try:
-        first = json.loads(inputs)[0].get("name") if inputs else None
-    except (ValueError, TypeError, LookupError, AttributeError):
+        first = _text(json.loads(inputs)[0].get("name")) if inputs else None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
     kinds = {"messages": "chat", "prompt": "completions", "input": "embeddings"}
     return f"llm/v1/{kinds[first]}" if first in kinds else None
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
-    architectures = config.get("architectures") or [config.get("model_type", "?")]
-    return str(architectures[0])
+    architectures = config.get("architectures")
+    named = architectures[0] if isinstance(architectures, list) and architectures else None
+    return _text(named or config.get("model_type")) or "?"
+
+
+def _read(file: Path) -> str:
+    """Raises `OSError`, `ValueError`."""
+    if file.stat().st_size > MOST_TEXT:
+        raise ValueError(f"it is larger than {MOST_TEXT} bytes")
+    return file.read_text(encoding="utf-8")
+
+
+def _mapping(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What somebody uploaded may be anything."""
+    found = given.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _text(given: object) -> str:
+    """Short, and of texts and numbers only: YAML's aliases can make a small file endless."""
+    return str(given)[:200] if isinstance(given, str | int | float) else ""
