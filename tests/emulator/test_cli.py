@@ -197,6 +197,8 @@ def test_status_shows_health(ask: Run, client: httpx.Client) -> None:
         "database": ":memory:",
         "endpoints": "0",
         "speedup": "60.0",
+        "seed": "None",
+        "event_log_hash": client.get("/_emulator/events/hash").json()["hash"],
     }
     as_json = json.loads(ask("status", "--json").stdout)
     assert as_json.keys() == client.get("/_emulator/health").json().keys()

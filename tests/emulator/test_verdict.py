@@ -325,7 +325,9 @@ def test_commands_show_requests_move_the_clock_and_reset(
     command: Callable[..., Any], workspace: httpx.Client
 ) -> None:
     workspace.post(B, json={"name": "a"})
-    assert "serving-endpoints.create" in command("requests").stdout
+    shown = command("requests").stdout.splitlines()
+    assert any(line.split()[:3] == ["1", "create", "a"] for line in shown)
+    assert max(map(len, shown)) <= 80
     assert "advanced by  0:45:00" in command("clock", "advance", "45m").stdout
     assert "advanced by  2:15:00" in command("clock", "advance", "PT1H30M").stdout
     assert "advanced by  2:15:00" in command("clock", "show").stdout

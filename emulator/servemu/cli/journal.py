@@ -17,7 +17,7 @@ from servemu.cli.connection import (
 
 WAIT = 5
 """Seconds that one question of `--follow` waits for something new."""
-HEADINGS = ("#", "request id", "operation", "endpoint", "status", "try", "fault", "tokens", "ms")
+HEADINGS = ("#", "operation", "endpoint", "status", "try", "fault", "tokens", "ms")
 
 
 def requests(
@@ -30,7 +30,7 @@ def requests(
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """The journal: each request with what came of it, oldest first."""
+    """The journal: each request with what came of it, oldest first; `--json` names their ids."""
     asked = {"operation": operation, "endpoint": endpoint, "status": status}
     query = {name: value for name, value in asked.items() if value is not None}
     connection = Connection(url, token)
@@ -73,8 +73,7 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     tokens = entry["tokens_in"] + entry["tokens_out"]
     return (
         str(entry["number"]),
-        entry["request_id"],
-        entry["operation"],
+        entry["operation"].removeprefix("serving-endpoints."),
         entry["endpoint"],
         status.strip(),
         str(entry["attempt"]),

@@ -16,8 +16,11 @@ from servemu.cli.connection import (
 
 
 def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False) -> None:
-    """Is it up, and with what."""
-    health = Connection(url, token).get("/_emulator/health")
+    """Is it up, and with what; the event log of the workspace (equal for two runs of a seed)."""
+    connection = Connection(url, token)
+    log = connection.get("/_emulator/events/hash")
+    health = connection.get("/_emulator/health")
+    health |= {"seed": log["seed"], "event_log_hash": log["hash"]}
     if as_json:
         show_json(health)
         return
