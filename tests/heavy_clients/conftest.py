@@ -62,10 +62,8 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def slow() -> Iterator[Emulator]:
-    """A thousandth of the budgets and one request at a time: one stream keeps an endpoint busy for long."""
-    settings = Settings(
-        engine="synthetic", speedup=1, throughput_scale=0.001, max_concurrency=1
-    )
+    """A thousandth of the budgets, one request at a time: one stream keeps an endpoint busy."""
+    settings = Settings(engine="synthetic", speedup=1, throughput_scale=0.001, max_concurrency=1)
     with serve(settings) as running:
         yield running
 

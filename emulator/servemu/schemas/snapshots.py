@@ -11,7 +11,7 @@ from pydantic import Field
 from servemu.schemas.effects import Strict
 from servemu_state.records import ConfigUpdate, EntityState
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 Json = dict[str, object]
 Time = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
