@@ -41,6 +41,23 @@ class Database:
         """
         return self._transaction(writing=False)
 
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """As `read`, but allowed within a transaction of the caller's own: then it sees that one's
+        changes (SQLite), or what was committed before (others).
+        """
+        kept = self._kept
+        if kept is None:
+            with self.read() as conn:
+                yield conn
+            return
+        with self._lock:
+            if sqlite.is_in_transaction(kept):
+                yield kept
+                return
+            with self.read() as conn:
+                yield conn
+
     def write(self) -> AbstractContextManager[Connection]:
         """A writing transaction: committed at the end, rolled back whole on any exception."""
         return self._transaction(writing=True)

@@ -100,6 +100,11 @@ def begun(conn: Connection, *, writing: bool) -> Iterator[None]:
         raise
 
 
+def is_in_transaction(conn: Connection) -> bool:
+    """Whether one was begun on it; of this thread, where the caller holds the connection's lock."""
+    return _driver_connection(conn).in_transaction
+
+
 @contextmanager
 def foreign_keys_off(conn: Connection) -> Iterator[None]:
     """No cascades meanwhile: Alembic drops and renames tables, whose rows' children must stay.

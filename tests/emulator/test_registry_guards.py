@@ -302,3 +302,56 @@ def test_every_route_of_registry_and_tracking_has_a_name() -> None:
         if method != "HEAD" and operation_of(method, route.path.replace(":path", "")) == OTHER
     ]
     assert (unnamed, len(routes) > 60) == ([], True)
+
+
+@pytest.mark.parametrize("mlmodel", ["a: [\nb: }", "flavors: {transformers: {task: '日本\\n'}}"])
+def test_mlmodel_that_cannot_be_used_is_said_in_one_line(
+    client: httpx.Client, mlmodel: str
+) -> None:
+    client.put(f"{FILES}{ROOT}/MLmodel", content=mlmodel.encode())
+    assert finalize(client).status_code == 200
+    answer = client.get("/api/2.0/serving-endpoints/get-model-optimization-info/c.s.m/1")
+    assert answer.json() == {"optimizable": False}
+    assert "cannot be served" in answer.headers["x-emulator-why"]
+    assert "\n" not in answer.headers["x-emulator-why"]
+
+
+PT = {
+    "name": "e",
+    "config": {"served_entities": [{"entity_name": "c.s.m", "provisioned_model_units": 50}]},
+}
+INSTALL = "/_emulator/listings/gpt-oss-20b/install"
+
+
+def test_newest_ready_version_is_meant_where_none_is_named(
+    client: httpx.Client, assert_fails: FAILS
+) -> None:
+    early = client.post("/api/2.0/serving-endpoints/pt", json=PT)
+    waits = "Model Version (name='c.s.m', version=1) is not READY: PENDING_REGISTRATION."
+    assert_fails(early, 400, "INVALID_PARAMETER_VALUE", waits)
+    assert client.post(INSTALL, json={"name": "c.s.m"}).json()["version"] == 2
+    client.post(MLFLOW + "/model-versions/create", json={"name": "c.s.m"})
+    made = client.post("/api/2.0/serving-endpoints/pt", json=PT)
+    assert made.status_code == 200, made.text
+    entities = made.json()["pending_config"]["served_entities"]
+    assert [one["entity_version"] for one in entities] == ["2"]
+
+
+def test_endpoint_of_a_snapshot_whose_model_was_deleted_fails_clearly(
+    client: httpx.Client,
+) -> None:
+    client.post(INSTALL, json={"name": "c.s.m"})
+    assert client.post("/api/2.0/serving-endpoints/pt", json=PT).status_code == 200
+    assert client.post("/_emulator/snapshots/s", json={}).status_code == 200
+    assert client.delete("/api/2.0/serving-endpoints/e").status_code == 200
+    named = {"name": "c.s.m"}
+    gone = client.request("DELETE", MLFLOW + "/registered-models/delete", json=named)
+    assert gone.status_code == 200
+    assert client.post("/_emulator/snapshots/s/restore").status_code == 200
+    while (found := client.get("/api/2.0/serving-endpoints/e").json())["state"][
+        "config_update"
+    ] == "IN_PROGRESS":
+        client.post("/_emulator/clock/advance", json={"seconds": 3600})
+    assert found["state"]["config_update"] == "UPDATE_FAILED"
+    entity = found["pending_config"]["served_entities"][0]
+    assert "c.s.m" in entity["state"]["deployment_state_message"]

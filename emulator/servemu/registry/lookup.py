@@ -17,6 +17,8 @@ from servemu_state.records import RegisteredModel, ServedEntity, VersionStatus
 PARTS = ("model", "components/tokenizer")
 """Weights, and where MLflow puts the tokenizer (facts/uc_registry §3); later ones win."""
 
+LONGEST_REFUSAL = 1000
+
 
 class ModelLookup:
     """Finds what can be served. What was read of an upload is kept: READY versions never change."""
@@ -56,15 +58,18 @@ class ModelLookup:
         return self._registered(model, found.version)
 
     def of(self, entity: ServedEntity) -> CatalogModel | None:
-        """What the entity serves; None: an external model, or one that is no longer there."""
+        """What the entity serves; None: an external model, or one that is no longer there.
+
+        Asked within transactions too, and of anything after a restart.
+        """
         if entity.model_id is None:
             return self.catalog.model(entity.entity_name or "")
         version = int(entity.entity_version or 0)
         known = self._read.get((entity.model_id, version))
-        if known is not None and (known.folder is None or known.folder.exists()):
+        if known is not None and known.folder is not None and known.folder.exists():
             return known
         self._read.pop((entity.model_id, version), None)
-        with self._db.read() as connection:
+        with self._db.look() as connection:
             model = repository.get_by_id(connection, entity.model_id)
             if model is None or repository.get_version(connection, model.id, version) is None:
                 return None
@@ -84,7 +89,7 @@ class ModelLookup:
 
     def _listed(self, model: RegisteredModel, version: int) -> CatalogModel | None:
         """What a version that came from the Marketplace is; None: it was uploaded."""
-        with self._db.read() as connection:
+        with self._db.look() as connection:
             found = repository.get_version(connection, model.id, version)
         if found is None or not found.source.startswith(SOURCE):
             return None
@@ -97,7 +102,9 @@ class ModelLookup:
         try:
             found = examine(folder, self.catalog)
         except Ineligible as why:
-            refusal = f"Model '{model.name}' version {version} cannot be served: {why.why}"
+            refusal = _one_line(
+                f"Model '{model.name}' version {version} cannot be served: {why.why}"
+            )
             found = Eligible("llm/v1/chat", self.catalog.families["mistral-7b"])
         weights = f"{model.name}/{version}#{model.id[:8]}"
         return CatalogModel(
@@ -111,6 +118,11 @@ class ModelLookup:
             model_id=model.id,
             folder=folder,
         )
+
+
+def _one_line(text: str) -> str:
+    """Fit for a header, whatever the upload says of itself."""
+    return " ".join(text.split()).encode("ascii", "backslashreplace").decode()[:LONGEST_REFUSAL]
 
 
 def serving_folder(upload: Path) -> Path:
