@@ -1,5 +1,6 @@
 """Registered models and their files: workspaces apart, races, a reset, a restart."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -355,3 +356,37 @@ def test_endpoint_of_a_snapshot_whose_model_was_deleted_fails_clearly(
     assert found["state"]["config_update"] == "UPDATE_FAILED"
     entity = found["pending_config"]["served_entities"][0]
     assert "c.s.m" in entity["state"]["deployment_state_message"]
+
+
+def test_endpoint_of_a_registered_model_goes_on_after_a_restart(
+    tmp_path: Path, connect: Connect
+) -> None:
+    settings = Settings(engine="synthetic", database=str(tmp_path / "a.db"))
+    described = {
+        "flavors": {"transformers": {"inference_task": "llm/v1/chat"}},
+        "mlflow_version": "3.17.2",
+        "signature": {"inputs": "[]"},
+    }
+    uploaded = {
+        "MLmodel": json.dumps(described),
+        "model/config.json": json.dumps({"model_type": "llama"}),
+        "model/model.safetensors": "",
+    }
+    clock, url = PausedClock(), "/api/2.0/serving-endpoints"
+    with serve(settings, clock) as emulator, connect(emulator.url, "emu.r") as client:
+        register(client)
+        for path, content in uploaded.items():
+            client.put(f"{FILES}{ROOT}/{path}", content=content.encode())
+        assert finalize(client).status_code == 200
+        info = client.get(f"{url}/get-model-optimization-info/c.s.m/1").json()
+        chunk = info["throughput_chunk_size"]
+        entity = {"entity_name": "c.s.m", "entity_version": "1"}
+        entity |= {"min_provisioned_throughput": 0, "max_provisioned_throughput": chunk}
+        body = {"name": "e", "config": {"served_entities": [entity]}}
+        assert client.post(url, json=body).status_code == 200
+    with serve(settings, clock) as emulator, connect(emulator.url, "emu.r") as client:
+        while (found := client.get(f"{url}/e").json()["state"])["config_update"] == "IN_PROGRESS":
+            client.post("/_emulator/clock/advance", json={"seconds": 3600})
+        assert found["ready"] == "READY"
+        ask = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+        assert client.post("/serving-endpoints/e/invocations", json=ask).status_code == 200
