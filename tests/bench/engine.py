@@ -1,6 +1,8 @@
 """The local engine beside its peers on the same weights and cores: load, tokens/s, first token.
 
-Interleaved round by round, so that all see the same machine.
+Interleaved round by round, so that all see the same machine. A whole run takes long: `--streams 8`
+measures a piece of it, `--record FILE` adds the piece to those before, and the table and the
+picture are those of all pieces.
 """
 
 import asyncio
@@ -8,7 +10,6 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median, quantiles
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.bench.engine_peers import (
@@ -20,9 +21,11 @@ from tests.bench.engine_peers import (
     Plain,
     Prompts,
     Work,
+    num_cores,
 )
 from tests.bench.engine_plot import plot
-from tests.bench.report import Cell, Options, Table, middle, significant
+from tests.bench.engine_rounds import Round, append, read, speed
+from tests.bench.report import Cell, Options, Table, significant
 from tests.bench.roofline import Roofline
 
 from servemu.settings import Settings
@@ -30,20 +33,20 @@ from servemu_engine.base import GenerateRequest, Message, Sampling
 from servemu_engine.weights import ModelStore
 
 if TYPE_CHECKING:
-    from servemu_engine.local import LocalEngine
+    from servemu_engine.runners import RunnerChoice
 
 T = TypeVar("T")
-Results = dict[str, dict[str, list[Measured]]]
-"""By workload, then by peer."""
 
 MODEL = "smollm2-135m-instruct"
 ONCE = "Once each; ours loads first, and so pays for what both import late."
 NO_PEERS = "llama.cpp is not installed: `make peers`."
-STREAMS = (1, 4, 8, 16, 32)
-QUICK_STREAMS = (8, 32)
+WORKLOADS = ("1", "4", "8", "16", "32", "32 mixed")
+QUICK_WORKLOADS = ("8", "32")
+ENGINES = ("transformers", "generate", "batching", "llama")
+"""Others than the compiled step, which runs in every round: the ratios are to it."""
 NEW_TOKENS = 64
 MIXED = (16, 128, 32, 96, 64, 24, 112, 48)
-"""Lengths of the answers of the mixed round."""
+"""Lengths of the answers of a mixed workload."""
 FEWEST_WORDS = 40
 """Makes prompts of 90 to 113 tokens with the chat template."""
 
@@ -67,43 +70,60 @@ def run(options: Options) -> list[Table]:
     """Load times, then the race."""
     folder = ModelStore(Settings().model_store.expanduser()).ensure(MODEL)
     _, torch_seconds = timed(_import_torch)
-    ours, engine_seconds = timed(lambda: Ours(folder, options.dtype))
+    ours, engine_seconds = timed(lambda: Ours(folder, options.dtype, "compiled"))
     _, load_seconds = timed(ours.start)
     prompts = Prompts(folder)
     plain, plain_seconds = timed(lambda: Plain(folder, "float32", prompts))
-    peers: list[Peer] = [ours, plain, *_others(folder, prompts, options)]
+    others: list[Peer] = [plain] if _is_asked(options, "generate") else []
+    peers: list[Peer] = [ours, *others, *_others(folder, prompts, options)]
     try:
-        results = race(peers, options)
+        rounds = race(peers, options)
     finally:
         for peer in peers:
             peer.close()
-    roofline = Roofline.measure(folder)
+    if options.record is not None:
+        append(options.record, rounds)
+        rounds = read(options.record)
     if options.plot is not None:
-        plot(results, options.plot)
+        plot(rounds, options.plot)
     loading: list[tuple[Cell, ...]] = [
         ("import torch", significant(torch_seconds)),
         ("import transformers and the engine", significant(engine_seconds)),
-        ("load and first step, ours", significant(load_seconds)),
+        ("load, check and start, ours", significant(load_seconds)),
         ("load, plain from_pretrained", significant(plain_seconds)),
     ]
     return [
         Table("Engine: from nothing to loaded", ("part", "s"), loading, (ONCE,)),
-        speed(results, ours.name, roofline, options),
+        speed(rounds, ours.name, Roofline.measure(folder), _notes()),
     ]
+
+
+def _notes() -> tuple[str, ...]:
+    return (
+        f"{NEW_TOKENS} new tokens each, greedy, no HTTP; tokens/s over the whole wall, prefill "
+        "included; decode: after the last first token. Medians; ratios of pairs of one round.",
+        "The prompts (90 to 113 tokens) share only the chat template, which a prefix cache keeps.",
+        *(() if (PEERS / "BF16.gguf").is_file() else (NO_PEERS,)),
+    )
 
 
 def _others(folder: Path, prompts: Prompts, options: Options) -> list[Peer]:
     """Slower ones only in the whole bench."""
     others: list[Peer] = []
-    if (PEERS / "BF16.gguf").is_file():
+    if _is_asked(options, "transformers"):
+        others.append(transformers := Ours(folder, options.dtype, "transformers"))
+        transformers.start()
+    if (PEERS / "BF16.gguf").is_file() and _is_asked(options, "llama"):
         others += [Llama("BF16", prompts), Llama("Q4_0", prompts)]
-    if not options.quick:
+    if not options.quick and _is_asked(options, "batching"):
         others.append(ContinuousBatching(folder, prompts))
-        if has_bfloat16():
-            bfloat16 = Ours(folder, "bfloat16")
-            bfloat16.start()
-            others += [bfloat16, Plain(folder, "bfloat16", prompts)]
+    if not options.quick and has_bfloat16() and _is_asked(options, "generate"):
+        others.append(Plain(folder, "bfloat16", prompts))
     return others
+
+
+def _is_asked(options: Options, engine: str) -> bool:
+    return engine in (options.engines or ENGINES)
 
 
 def has_bfloat16() -> bool:
@@ -113,14 +133,13 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def workloads(streams: Sequence[int], turn: int) -> dict[str, Work]:
-    """By name: equal lengths at each number of streams, and mixed lengths at the largest. No
-    prompt comes twice, so that a prefix cache finds no more than what all prompts share."""
-    most = max(streams)
-    lengths = {str(n): (NEW_TOKENS,) * n for n in streams}
-    lengths[f"{most} mixed"] = (MIXED * most)[:most]
-    begins = itertools.count(1000 + turn * 1000, 100)
-    return {name: Work(texts(len(n), next(begins)), n) for name, n in lengths.items()}
+def work_of(workload: str, seed: int) -> Work:
+    """ "8": so many answers of equal length; "32 mixed": of many lengths. No prompt of one seed is
+    one of another, so that a prefix cache finds no more than what all prompts share."""
+    count, _, mixed = workload.partition(" ")
+    streams = int(count)
+    lengths = (MIXED * streams)[:streams] if mixed else (NEW_TOKENS,) * streams
+    return Work(texts(streams, 1000 + 100 * seed), lengths)
 
 
 def texts(count: int, begin: int = 0) -> tuple[str, ...]:
@@ -135,25 +154,29 @@ def texts(count: int, begin: int = 0) -> tuple[str, ...]:
     )
 
 
-def race(peers: Sequence[Peer], options: Options) -> Results:
+def race(peers: Sequence[Peer], options: Options) -> list[Round]:
     """A short batch of each goes first, uncounted."""
     for peer in peers:
         peer.answer(Work(texts(2), (8, 8)))
-    streams = QUICK_STREAMS if options.quick else STREAMS
-    results: Results = {name: {p.name: [] for p in peers} for name in workloads(streams, 0)}
-    for number in range(options.rounds):
-        for name, work in workloads(streams, number).items():
-            for peer in peers:
-                results[name][peer.name].append(peer.answer(work))
-    return results
+    workloads = options.streams or (QUICK_WORKLOADS if options.quick else WORKLOADS)
+    seeds = itertools.count()
+    rounds = []
+    for _ in range(options.rounds):
+        for workload in workloads:
+            work = work_of(workload, next(seeds))
+            rounds.append(Round(workload, {peer.name: peer.answer(work) for peer in peers}))
+    return rounds
 
 
 class Ours:
     """The local engine, each request read by a reader of its own."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
-        self.name = f"ours {dtype}"
-        self._engine = _engine(folder, dtype)
+    def __init__(self, folder: Path, dtype: str, runner: "RunnerChoice") -> None:
+        from servemu_engine.local import LocalEngine, LocalOptions
+
+        self.name = f"ours {runner} {dtype}"
+        options = LocalOptions(dtype=dtype, runner=runner, num_threads=num_cores())
+        self._engine = LocalEngine(folder, MODEL, options)
 
     def start(self) -> None:
         self._engine.start()
@@ -180,48 +203,6 @@ class Ours:
         return Measured(sum(n for chunks in answers for _, n in chunks), seconds, firsts, late)
 
 
-def speed(results: Results, ours: str, roofline: Roofline, options: Options) -> Table:
-    """Medians; the ratio is that of each round's pair."""
-    rows: list[tuple[Cell, ...]] = []
-    for workload, by_peer in results.items():
-        for peer, rounds in by_peer.items():
-            ratios = [a.rate / b.rate for a, b in zip(by_peer[ours], rounds, strict=True)]
-            decoding = [one.decode_rate for one in rounds if one.decode_rate is not None]
-            streams = int(workload.split()[0])
-            bound = roofline.decode_rate(streams)
-            rows.append(
-                (
-                    workload,
-                    peer,
-                    middle([one.rate for one in rounds]),
-                    significant(median(ratios)),
-                    middle(decoding) if decoding else None,
-                    significant(median(decoding) / bound) if decoding else None,
-                    *_first_tokens(rounds),
-                    rounds[0].tokens,
-                )
-            )
-    columns = ("streams", "engine", "tokens/s", "ours ÷ it", "decode tokens/s", "÷ roofline")
-    notes = (
-        f"Median of {options.rounds} interleaved rounds, {NEW_TOKENS} new tokens, no HTTP; tokens/s"
-        " over the whole wall, prefill included; decode: after the last first token.",
-        "The prompts (90 to 113 tokens) share only the chat template, which a prefix cache keeps.",
-        roofline.sentence(),
-        *(() if (PEERS / "BF16.gguf").is_file() else (NO_PEERS,)),
-    )
-    last = ("TTFT p50 s", "p95", "max", "tokens")
-    return Table("Engine against its peers", (*columns, *last), rows, notes)
-
-
-def _first_tokens(rounds: Sequence[Measured]) -> tuple[Cell, Cell, Cell]:
-    """Median over the rounds of the p50, p95 and largest time to the first token."""
-    firsts = [one.firsts for one in rounds if one.firsts]
-    if not firsts:
-        return None, None, None
-    p95s = [quantiles(f, n=20, method="inclusive")[-1] if len(f) > 1 else f[0] for f in firsts]
-    return middle([median(f) for f in firsts]), middle(p95s), middle([max(f) for f in firsts])
-
-
 def timed(work: Callable[[], T]) -> tuple[T, float]:
     """Its result and its seconds."""
     began = time.perf_counter()
@@ -233,9 +214,3 @@ def _import_torch() -> None:
     import torch
 
     assert torch.__version__
-
-
-def _engine(folder: Path, dtype: str) -> "LocalEngine":
-    from servemu_engine.local import LocalEngine, LocalOptions
-
-    return LocalEngine(folder, MODEL, LocalOptions(dtype=dtype))

@@ -1,6 +1,7 @@
 """What the local engine races against: others that answer the same requests, same weights."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -56,6 +57,11 @@ class Peer(Protocol):
     def close(self) -> None: ...
 
 
+def num_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
 class Prompts:
     """Texts to token ids by the model's chat template."""
 
@@ -90,6 +96,7 @@ class Plain:
 
     def answer(self, work: Work) -> Measured:
         """The batch is done when its longest answer is."""
+        _take_all_cores()
         began = time.perf_counter()
         first = 0.0
         ids = self._prompts.ids(work.texts)
@@ -121,6 +128,13 @@ class Plain:
         del self._model
 
 
+def _take_all_cores() -> None:
+    """Also threads that begin from now on: ours set torch's number for theirs."""
+    import torch
+
+    torch.set_num_threads(num_cores())
+
+
 class ContinuousBatching:
     """transformers' own. It takes one limit for all answers, and says no times."""
 
@@ -143,6 +157,7 @@ class ContinuousBatching:
             eos_token_id=self._prompts.tokenizer.eos_token_id,
             pad_token_id=self._prompts.tokenizer.pad_token_id,
         )
+        _take_all_cores()
         began = time.perf_counter()
         outputs = self._model.generate_batch(
             self._prompts.ids(work.texts), generation_config=config, progress_bar=False

@@ -36,6 +36,12 @@ class Options:
     """Length of one throughput window."""
     quick: bool = False
     """Of the engine: fewer peers, 8 and 32 streams only."""
+    streams: tuple[str, ...] = ()
+    """Workloads of the engine; none: all of them."""
+    engines: tuple[str, ...] = ()
+    """Besides the compiled step; none: all of them."""
+    record: Path | None = None
+    """Rounds of the engine are added to this file, and the table is of all in it."""
     plot: Path | None = None
     """Where the engine's picture goes."""
 

@@ -38,6 +38,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help="Of the engine.")
     parser.add_argument("--quick", action="store_true", help="Engine: fewer peers and streams.")
+    parser.add_argument(
+        "--streams", nargs="+", choices=engine.WORKLOADS, default=(), help="Engine: only these."
+    )
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="Add the engine's rounds to it."
+    )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="Draw the engine's race there.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Of a throughput window.")
     return parser.parse_args(arguments)
@@ -51,6 +57,9 @@ def main() -> int:
         rounds=given.rounds,
         seconds=given.seconds,
         quick=given.quick,
+        streams=tuple(given.streams),
+        engines=tuple(given.engines),
+        record=given.record,
         plot=given.plot,
     )
     console = Console(width=None if sys.stdout.isatty() else 120)
