@@ -380,7 +380,7 @@ def test_endpoint_of_a_registered_model_goes_on_after_a_restart(
         assert finalize(client).status_code == 200
         info = client.get(f"{url}/get-model-optimization-info/c.s.m/1").json()
         chunk = info["throughput_chunk_size"]
-        entity = {"entity_name": "c.s.m", "entity_version": "1"}
+        entity: Json = {"entity_name": "c.s.m", "entity_version": "1"}
         entity |= {"min_provisioned_throughput": 0, "max_provisioned_throughput": chunk}
         body = {"name": "e", "config": {"served_entities": [entity]}}
         assert client.post(url, json=body).status_code == 200
