@@ -20,9 +20,7 @@ MIB = 1 << 20
 
 
 @contextmanager
-def running(
-    database: Path, connect: Connect
-) -> Iterator[Running]:
+def running(database: Path, connect: Connect) -> Iterator[Running]:
     command = [sys.executable, "-m", "servemu", "up", "--port", "0", "--engine", "synthetic"]
     with subprocess.Popen(
         [*command, "--database", str(database)], stdout=subprocess.PIPE, text=True
