@@ -44,6 +44,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--record", type=Path, metavar="FILE", help="Add the engine's rounds to it."
     )
+    parser.add_argument(
+        "--engines", nargs="+", choices=engine.ENGINES, default=(), help="Engine: beside ours."
+    )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="Draw the engine's race there.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Of a throughput window.")
     return parser.parse_args(arguments)
