@@ -5,7 +5,6 @@ Weights are float32, or bfloat16 in memory (`dtype`); activations, keys and valu
 """
 
 import ctypes
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,17 +212,6 @@ class CompiledRunner:
             for begin in range(0, s.end - s.begin, size)
         ]
         return torch.tensor(spans, dtype=torch.int32)
-
-
-def _take_one_thread() -> None:
-    """For the calling thread: torch's others would spin on the step's cores. torch hands the number
-    on to threads that begin later, among them those of other engines, so it is put back for them.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    putting_back = threading.Thread(target=torch.set_num_threads, args=(before,))
-    putting_back.start()
-    putting_back.join()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 
@@ -304,15 +303,3 @@ def test_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(NotCompiled, match="unknown option -march"):
         CompiledRunner(tiny(FAMILIES["llama"]), tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
-
-
-def test_threads_that_begin_after_a_step_keep_torchs_number(library: Path) -> None:
-    torch.set_num_threads(2)
-    runner = checked(tiny(FAMILIES["llama"]), library)
-    scheduler = Scheduler(Capacity(2, 256, 128), 64, 64)
-    scheduler.add(EngineSequence((1, 2, 3), Sampling(temperature=0.0), seed=0))
-    with ThreadPoolExecutor(1) as engine:
-        engine.submit(runner.run, scheduler.schedule()).result()
-        assert engine.submit(torch.get_num_threads).result() == 1
-    with ThreadPoolExecutor(1) as later:
-        assert later.submit(torch.get_num_threads).result() == 2
