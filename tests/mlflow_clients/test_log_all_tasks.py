@@ -68,7 +68,7 @@ def test_completions_continue_as_generate_of_the_logged_weights(
 
 def test_presigned_uploads_send_every_file_of_the_version(second: Path, workspace: Any) -> None:
     folder = "/api/2.0/fs/directories/Models/catalog/schema/completions/2"
-    asked = workspace.done("GET", "/_emulator/requests?operation=other&limit=10000")["requests"]
+    asked = workspace.done("GET", "/_emulator/requests?limit=10000")["requests"]
     uploads = [one for one in asked if one["path"] == "/api/2.0/fs/create-upload-url"]
     num_files = 0
     folders = [folder]
