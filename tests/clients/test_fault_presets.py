@@ -338,6 +338,7 @@ REFUSED: dict[str, tuple[str, type[Exception], str, int]] = {
     "model-not-found": (CREATE, errors.ResourceDoesNotExist, "does not exist.", 1),
     "creator-lost-access": (CREATE, errors.PermissionDenied, "does not have EXECUTE", 1),
     "not-eligible": (CREATE, errors.InvalidParameterValue, "is not eligible for Provisioned", 1),
+    "throughput-not-enabled": (CREATE, errors.InvalidParameterValue, "is not enabled", 1),
     "serving-not-enabled": (GET, errors.NotFound, "Model serving is not enabled", 1),
     "quota-exceeded": (CREATE, errors.BadRequest, "exceeded provisioned concurrency quota", 1),
     "too-many-operations": (CREATE, TimeoutError, "Timed out after 0:00:08", 0),

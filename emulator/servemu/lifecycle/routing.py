@@ -1,7 +1,6 @@
 """Which served entity answers a request, what runs it and which budget it draws on."""
 
 import asyncio
-import random
 from bisect import bisect
 from dataclasses import dataclass
 from itertools import accumulate
@@ -71,7 +70,6 @@ class TrafficRouter:
         self._engines = engines
         self._clock = clock
         self._settings = settings
-        self._rng = random.Random()
         self.budgets = Budgets(clock, settings)
         self.scaling = Scaling(deployments, models, self.budgets, clock, settings)
 
