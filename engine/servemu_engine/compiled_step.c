@@ -1,41 +1,17 @@
-/* One step of a Llama-like decoder over a flat row of tokens, float32 throughout (compiled.py).
- *
- * A matrix [width, depth] is packed in panels of PANEL outputs: [width / PANEL, depth, PANEL].
- * Every sum runs over its depth from 0 upwards, whatever else is in the step, so that the numbers
- * of a token depend on its own sequence only: alone, in a batch, in any chunk of a prompt.
- *
- * One source for all CPUs: `vec` is GCC's and clang's vector type, as wide as -march=native allows.
- */
+/* One step of a Llama-like decoder over a flat row of tokens (compiled.py), and one linear layer
+ * for runners whose steps are torch's. Activations are float32. */
+#define _GNU_SOURCE /* RTLD_DEFAULT */
+#include <dlfcn.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
-#define PANEL (2 * LANES)
-#define TILE 6               /* rows whose sums, two vectors each, stay in registers */
-#define BLOCK (2048 / LANES) /* depth of the part of a panel, 16 KB, that stays in the L1 cache */
+#include "compiled_products.h"
+
 #define MAX_THREADS 64
 #define SPINS 2000
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
-typedef vec unaligned __attribute__((aligned(4), may_alias));
-
-typedef struct {
-    const void *weight; /* packed, float32 or bfloat16 */
-    const float *bias;  /* [width] or NULL */
-    int64_t depth, width;
-} Linear;
 
 typedef struct {
     Linear qkv, out, gate_up, down; /* gate_up: panels of gate and up in turn */
@@ -47,7 +23,7 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t num_layers, hidden, inner, heads, kv_heads, head_size, is_bf16;
+    int64_t num_layers, hidden, inner, heads, kv_heads, head_size, precision;
     float eps, scaling;
     const Layer *layers;
     const float *norm_last;
@@ -79,38 +55,6 @@ typedef struct {
     int phase;
 } Worker;
 
-INLINE vec load(const float *p) { return *(const unaligned *)p; }
-INLINE void store(float *p, vec v) { *(unaligned *)p = v; }
-INLINE vec all(float x) { return x - (vec){}; }
-INLINE vec choose(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
-INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
-INLINE vec smaller(vec a, vec b) { return choose(a < b, a, b); }
-INLINE int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
-static const float zeros[PANEL];
-
-INLINE float sum_of(vec v) {
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += v[i];
-    return sum;
-}
-
-/* e^x = 2^n e^r with |r| <= ln(2) / 2 and e^r by a polynomial (Cephes expf); 0 below -87. */
-INLINE vec exponential(vec x) {
-    const vec magic = all(12582912.f); /* 1.5 * 2^23: adding it rounds to an integer */
-    ivec vanishes = x < all(-87.f);
-    x = larger(smaller(x, all(88.f)), all(-87.f));
-    vec n = (x * 1.44269504f + magic) - magic;
-    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.f;
-    ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
-    return (vec)((ivec)(p * (vec)power) & ~vanishes);
-}
-
 /* --- Threads: all walk through the same phases and claim the pieces of each one by one. --- */
 
 INLINE int64_t claim(Worker *w) { return atomic_fetch_add(&w->step->claims[w->phase], 1); }
@@ -132,95 +76,13 @@ static void meet(Worker *w) {
     }
 }
 
-/* --- Products --- */
-
-typedef struct {
-    const float *left; /* [rows, depth], rows left_step apart */
-    int64_t left_step, depth;
-    const float *right; /* [depth, PANEL], rows right_step apart */
-    int64_t right_step;
-    const float *start; /* what is added: a row of its own for each (start_step), or one (0) */
-    int64_t start_step;
-    float *out; /* [rows, PANEL], rows out_step apart */
-    int64_t out_step;
-} Product;
-
-/* out[r] = start[r] + sum over k of left[r][k] * right[k] */
-INLINE void tile(const int rows, Product p) {
-    vec sum[TILE][2];
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < 2; i++) sum[r][i] = load(p.start + r * p.start_step + i * LANES);
-    for (int64_t k = 0; k < p.depth; k++) {
-        vec low = load(p.right + k * p.right_step), high = load(p.right + k * p.right_step + LANES);
-#pragma GCC unroll 6
-        for (int r = 0; r < rows; r++) {
-            vec x = all(p.left[r * p.left_step + k]);
-            sum[r][0] += x * low;
-            sum[r][1] += x * high;
-        }
-    }
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < 2; i++) store(p.out + r * p.out_step + i * LANES, sum[r][i]);
-}
-
-static void multiply(int64_t rows, Product p) {
-    while (rows > 0) {
-        int64_t n = rows <= TILE ? rows : rows < 2 * TILE ? (rows + 1) / 2 : TILE;
-        switch (n) {
-        case 1: tile(1, p); break;
-        case 2: tile(2, p); break;
-        case 3: tile(3, p); break;
-        case 4: tile(4, p); break;
-        case 5: tile(5, p); break;
-        default: tile(TILE, p);
-        }
-        rows -= n;
-        p.left += n * p.left_step;
-        p.start += n * p.start_step;
-        p.out += n * p.out_step;
-    }
-}
-
-/* A linear layer over rows of `x`, and where its outputs go. */
-typedef struct {
-    const Linear *layer;
-    const float *x;
-    int64_t x_step, rows;
-    float *out;
-    int64_t out_step;
-    int adds; /* out += x W^T + bias; else out = */
-} Use;
-
-static void panel(Worker *w, Use u, int64_t index) {
-    float wide[BLOCK * PANEL] __attribute__((aligned(64)));
-    const Linear *l = u.layer;
-    const float *bias = l->bias ? l->bias + index * PANEL : zeros;
-    for (int64_t k = 0; k < l->depth; k += BLOCK) {
-        int64_t first = (index * l->depth + k) * PANEL;
-        int64_t depth = l->depth - k < BLOCK ? l->depth - k : BLOCK;
-        const float *right = (const float *)l->weight + first;
-        int continues = k > 0 || u.adds;
-        if (w->model->is_bf16) { /* the upper half of a float32 */
-            const uint16_t *half = (const uint16_t *)l->weight + first;
-            uint32_t *bits = (uint32_t *)wide;
-            for (int64_t i = 0; i < depth * PANEL; i++) bits[i] = (uint32_t)half[i] << 16;
-            right = wide;
-        }
-        multiply(u.rows, (Product){u.x + k, u.x_step, depth, right, PANEL, continues ? u.out : bias,
-                                   continues ? u.out_step : 0, u.out, u.out_step});
-    }
-    if (u.adds && l->bias)
-        for (int64_t r = 0; r < u.rows; r++)
-            for (int i = 0; i < PANEL; i++) u.out[r * u.out_step + i] += bias[i];
-}
-
 static void linear(Worker *w, Use u) {
     int64_t panels = u.layer->width / PANEL, run = panels / (8 * w->step->num_threads) + 1;
     float *out = u.out;
     for (int64_t first; (first = claim(w) * run) < panels;)
         for (int64_t i = first; i < panels && i < first + run; i++) {
             u.out = out + i * PANEL;
-            panel(w, u, i);
+            panel(u, i);
         }
     meet(w);
 }
@@ -233,7 +95,7 @@ static void gated(Worker *w, Use u) {
     for (int64_t i; (i = claim(w)) < panels;) {
         for (int part = 0; part < 2; part++) {
             half.out = w->scratch + part * PANEL;
-            panel(w, half, 2 * i + part);
+            panel(half, 2 * i + part);
         }
         for (int64_t r = 0; r < u.rows; r++)
             for (int j = 0; j < PANEL; j += LANES) {
@@ -369,15 +231,17 @@ static void *work(void *worker) {
     for (int64_t i = 0; i < m->num_layers; i++) {
         const Layer *l = &m->layers[i];
         norm(w, l->norm_in, NULL, rows);
-        linear(w, (Use){&l->qkv, s->normed, hidden, rows, s->qkv, l->qkv.width, 0});
+        linear(w, (Use){m->precision, &l->qkv, s->normed, hidden, rows, s->qkv, l->qkv.width, 0});
         attention(w, l);
-        linear(w, (Use){&l->out, s->attended, m->heads * m->head_size, rows, s->x, hidden, 1});
+        linear(w, (Use){m->precision, &l->out, s->attended, m->heads * m->head_size, rows, s->x,
+                        hidden, 1});
         norm(w, l->norm_post, NULL, rows);
-        gated(w, (Use){&l->gate_up, s->normed, hidden, rows, s->gated, inner, 0});
-        linear(w, (Use){&l->down, s->gated, inner, rows, s->x, hidden, 1});
+        gated(w, (Use){m->precision, &l->gate_up, s->normed, hidden, rows, s->gated, inner, 0});
+        linear(w, (Use){m->precision, &l->down, s->gated, inner, rows, s->x, hidden, 1});
     }
     norm(w, m->norm_last, s->picked, s->num_picked);
-    linear(w, (Use){&m->head, s->normed, hidden, s->num_picked, s->logits, m->head.width, 0});
+    linear(w, (Use){m->precision, &m->head, s->normed, hidden, s->num_picked, s->logits,
+                    m->head.width, 0});
     return NULL;
 }
 
@@ -397,4 +261,41 @@ void run_step(const Model *model, const Step *step) {
     atomic_store(&team.size, size);
     work(&workers[0]);
     while (--size > 0) pthread_join(threads[size], NULL);
+}
+
+/* --- One linear layer --- */
+
+typedef struct {
+    Use use;
+    int64_t run; /* panels a thread takes at a time */
+    _Atomic int64_t next;
+} Job;
+
+static void help(void *data) {
+    Job *job = data;
+    Use u = job->use;
+    int64_t panels = u.layer->width / PANEL;
+    for (int64_t first; (first = atomic_fetch_add(&job->next, job->run)) < panels;)
+        for (int64_t i = first; i < panels && i < first + job->run; i++) {
+            u.out = job->use.out + i * PANEL;
+            panel(u, i);
+        }
+}
+
+/* out [rows, layer->width] = x [rows, layer->depth] W^T + bias.
+ *
+ * Between operators of torch its own threads, those of OpenMP, are the cheap ones: they are still
+ * there (1 us) where new ones take 80 us and share their cores with the old ones that spin. Without
+ * OpenMP: on the caller's thread. */
+void run_linear(const Linear *layer, int64_t precision, const float *x, int64_t rows, float *out,
+                int64_t num_threads) {
+    void (*parallel)(void (*)(void *), void *, unsigned, unsigned) = NULL;
+    Use use = {precision, layer, x, layer->depth, rows, out, layer->width, 0};
+    Job job = {use, layer->width / PANEL / (8 * num_threads) + 1, 0};
+    if (num_threads > 1)
+        *(void **)&parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    if (parallel)
+        parallel(help, &job, num_threads, 0);
+    else
+        help(&job);
 }

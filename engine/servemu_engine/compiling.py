@@ -14,6 +14,7 @@ from servemu_engine.errors import LoadFailed
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
 """Not -ffast-math: it may reorder sums, and the numbers of a token would depend on its batch."""
+_SOURCES = ("compiled_step.c", "compiled_products.h")
 _PATIENCE = 120
 
 
@@ -24,17 +25,18 @@ class NotCompiled(LoadFailed):
 def compiled_library(folder: Path) -> ctypes.CDLL:
     """The library, compiled into `folder` if it is not there yet (1 to 3 s). Raises `NotCompiled`.
 
-    A file is good for one source, one compiler and one kind of CPU: its name is their hash.
+    A file is good for one state of the sources, one compiler and one kind of CPU: its name is their hash.
     """
-    source = files("servemu_engine").joinpath("compiled_step.c").read_text(encoding="utf-8")
+    package = files("servemu_engine")
+    sources = {name: package.joinpath(name).read_text(encoding="utf-8") for name in _SOURCES}
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise NotCompiled("there is no C compiler ($CC, or cc in $PATH)")
-    key = "\0".join((source, *_FLAGS, compiler, *_cpu()))
+    key = "\0".join((*sources.values(), *_FLAGS, compiler, *_cpu()))
     library = folder / f"step-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     try:
         if not library.is_file():
-            _compile(compiler, source, library)
+            _compile(compiler, sources, library)
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise NotCompiled(f"the compiled step cannot be kept or opened: {error}") from error
@@ -42,14 +44,15 @@ def compiled_library(folder: Path) -> ctypes.CDLL:
         raise NotCompiled(f"{compiler} took more than {_PATIENCE} s") from error
 
 
-def _compile(compiler: str, source: str, library: Path) -> None:
+def _compile(compiler: str, sources: dict[str, str], library: Path) -> None:
     """Into a file of its own first: another process may do the same."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         built = Path(folder) / "step.so"
+        for name, source in sources.items():
+            (Path(folder) / name).write_text(source, encoding="utf-8")
         done = subprocess.run(
-            [compiler, *_FLAGS, "-x", "c", "-", "-o", str(built), "-lm"],
-            input=source,
+            [compiler, *_FLAGS, str(Path(folder) / _SOURCES[0]), "-o", str(built), "-lm", "-ldl"],
             capture_output=True,
             text=True,
             timeout=_PATIENCE,
