@@ -25,7 +25,8 @@ class NotCompiled(LoadFailed):
 def compiled_library(folder: Path) -> ctypes.CDLL:
     """The library, compiled into `folder` if it is not there yet (1 to 3 s). Raises `NotCompiled`.
 
-    A file is good for one state of the sources, one compiler and one kind of CPU: its name is their hash.
+    A file is good for one text of the sources, one compiler, one kind of CPU: its name is their
+    hash.
     """
     package = files("servemu_engine")
     sources = {name: package.joinpath(name).read_text(encoding="utf-8") for name in _SOURCES}

@@ -1,7 +1,6 @@
 """One linear layer of the compiled library, called between operators of torch."""
 
 import ctypes
-from pathlib import Path
 
 import pytest
 import torch
