@@ -15,8 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from tests.bench.engine import WORDS
+from tests.bench import record
 from tests.bench.engine_peers import PEERS
+from tests.bench.engine_work import WORDS
+from tests.bench.record import Embeddings
 from tests.bench.report import Cell, Options, Table, middle, significant
 
 from servemu.settings import Settings
@@ -64,7 +66,9 @@ def run(options: Options) -> list[Table]:
         ours.close()
         if peer is not None:
             peer.close()
-    return [speed(measured, has_peer=peer is not None)]
+    lines = [line(size, pairs) for size, pairs in measured.items()]
+    record.append(options.record, lines)
+    return [speed(lines, has_peer=peer is not None)]
 
 
 async def race(
@@ -135,20 +139,21 @@ class SentenceTransformers:
         self._process.communicate()
 
 
-def speed(measured: dict[int, Pairs], *, has_peer: bool) -> Table:
+def line(size: int, pairs: Pairs) -> Embeddings:
     """Medians; the ratio is that of each pair."""
-    rows: list[tuple[Cell, ...]] = []
-    for size, pairs in measured.items():
-        ratios = [b / a for a, b in zip(pairs.ours, pairs.theirs, strict=False)]
-        rows.append(
-            (
-                size,
-                middle([size / seconds for seconds in pairs.ours]),
-                middle([size / seconds for seconds in pairs.theirs]) if has_peer else None,
-                significant(median(ratios)) if has_peer else None,
-                round(pairs.cosine, 6) if has_peer else None,
-            )
-        )
+    ours = middle([size / seconds for seconds in pairs.ours])
+    if not pairs.theirs:
+        return Embeddings(size, ours, None, None, None)
+    theirs = middle([size / seconds for seconds in pairs.theirs])
+    ratio = median(b / a for a, b in zip(pairs.ours, pairs.theirs, strict=True))
+    return Embeddings(size, ours, theirs, significant(ratio), round(pairs.cosine, 6))
+
+
+def speed(lines: Sequence[Embeddings], *, has_peer: bool) -> Table:
+    """A row for each batch."""
+    rows: list[tuple[Cell, ...]] = [
+        (one.batch, one.ours, one.theirs, one.ratio, one.cosine) for one in lines
+    ]
     columns = ("batch", "ours, sentences/s", "sentence-transformers", "ours ÷ it", "least cosine")
     notes = (
         "Sentences of 10 to 36 tokens, tokenising included, no HTTP; medians of interleaved"

@@ -1,129 +1,128 @@
 """The local engine beside its peers on the same weights and cores: load, tokens/s, first token.
 
-Interleaved round by round, so that all see the same machine. A whole run takes long: `--streams 8`
-measures a piece of it, `--record FILE` adds the piece to those before, and the table and the
-picture are those of all pieces.
+Interleaved round by round, so that all see the same machine. Each round goes to `--record FILE` as
+it ends; a run with the same file does what is left, and its tables are of all that is in it.
 """
 
-import asyncio
-import itertools
-import time
+import os.path
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
+from tests.bench import loading, record
 from tests.bench.engine_peers import (
     PEERS,
     ContinuousBatching,
     Llama,
-    Measured,
     Peer,
     Plain,
     Prompts,
     Work,
-    num_cores,
+    take_all_cores,
 )
+from tests.bench.engine_plan import LOADING_SECONDS, Turn, left, turns
 from tests.bench.engine_plot import plot
-from tests.bench.engine_rounds import Round, append, read, speed
-from tests.bench.report import Cell, Options, Table, significant
+from tests.bench.engine_rounds import first_tokens, speed
+from tests.bench.engine_work import text, work_of
+from tests.bench.ours import Ours
+from tests.bench.record import Round
+from tests.bench.report import Options, Table
 from tests.bench.roofline import Roofline
 
 from servemu.settings import Settings
-from servemu_engine.base import GenerateRequest, Message, Sampling
+from servemu_engine.errors import LoadFailed
 from servemu_engine.weights import ModelStore
 
-if TYPE_CHECKING:
-    from servemu_engine.runners import RunnerChoice
-
-T = TypeVar("T")
-
 MODEL = "smollm2-135m-instruct"
-ONCE = "Once each; ours loads first, and so pays for what both import late."
+ANOTHER = "What is left of every prompt beside this one is the template."
 NO_PEERS = "llama.cpp is not installed: `make peers`."
-WORKLOADS = ("1", "4", "8", "16", "32", "32 mixed")
-QUICK_WORKLOADS = ("8", "32")
-ENGINES = ("transformers", "generate", "batching", "llama")
-"""Others than the compiled step, which runs in every round: the ratios are to it."""
-NEW_TOKENS = 64
-MIXED = (16, 128, 32, 96, 64, 24, 112, 48)
-"""Lengths of the answers of a mixed workload."""
-FEWEST_WORDS = 40
-"""Makes prompts of 90 to 113 tokens with the chat template."""
-
-WORDS = (
-    "harbour",
-    "window",
-    "engine",
-    "river",
-    "lantern",
-    "market",
-    "copper",
-    "winter",
-    "garden",
-    "bridge",
-    "letter",
-    "violin",
+NO_BFLOAT16 = (
+    "generate in bfloat16 was not run: without instructions for it, it is about 6 times slower "
+    "than in float32 on this CPU."
 )
 
 
 def run(options: Options) -> list[Table]:
-    """Load times, then the race."""
+    """Load times, then what is left of the race."""
     folder = ModelStore(Settings().model_store.expanduser()).ensure(MODEL)
-    _, torch_seconds = timed(_import_torch)
-    ours, engine_seconds = timed(lambda: Ours(folder, options.dtype, "compiled"))
-    _, load_seconds = timed(ours.start)
-    prompts = Prompts(folder)
-    plain, plain_seconds = timed(lambda: Plain(folder, "float32", prompts))
-    others: list[Peer] = [plain] if _is_asked(options, "generate") else []
-    peers: list[Peer] = [ours, *others, *_others(folder, prompts, options)]
-    try:
-        rounds = race(peers, options)
-    finally:
-        for peer in peers:
-            peer.close()
-    if options.record is not None:
-        append(options.record, rounds)
-        rounds = read(options.record)
+    if not record.read(options.record).loadings:
+        record.append(options.record, loading.measure(folder))
+    todo = left(turns(options), record.read(options.record).rounds)
+    notes = list(race(folder, todo, options)) if todo else []
+    measured = record.read(options.record)
     if options.plot is not None:
-        plot(rounds, options.plot)
-    loading: list[tuple[Cell, ...]] = [
-        ("import torch", significant(torch_seconds)),
-        ("import transformers and the engine", significant(engine_seconds)),
-        ("load, check and start, ours", significant(load_seconds)),
-        ("load, plain from_pretrained", significant(plain_seconds)),
-    ]
+        plot(measured.rounds, options.plot)
     return [
-        Table("Engine: from nothing to loaded", ("part", "s"), loading, (ONCE,)),
-        speed(rounds, ours.name, Roofline.measure(folder), _notes()),
+        loading.table(measured.loadings),
+        speed(measured.rounds, tuple(notes)),
+        first_tokens(measured.rounds),
     ]
 
 
-def _notes() -> tuple[str, ...]:
-    return (
-        f"{NEW_TOKENS} new tokens each, greedy, no HTTP; tokens/s over the whole wall, prefill "
-        "included; decode: after the last first token. Medians; ratios of pairs of one round.",
-        "The prompts (90 to 113 tokens) share only the chat template, which a prefix cache keeps.",
-        *(() if (PEERS / "BF16.gguf").is_file() else (NO_PEERS,)),
+def race(folder: Path, todo: Sequence[Turn], options: Options) -> list[str]:
+    """Record one round after the other; why whom could not run. A short batch of each goes first,
+    uncounted; every other round goes backwards."""
+    take_all_cores()
+    _say(f"{len(todo)} rounds, about {_minutes(todo, LOADING_SECONDS)} min")
+    engines = {engine for turn in todo for engine in turn.engines}
+    peers, notes = _peers(folder, engines, options)
+    try:
+        for peer in (peer for of_engine in peers.values() for peer in of_engine):
+            peer.answer(Work((text(0, 40), text(1, 40)), (8, 8)))
+        for number, turn in enumerate(todo):
+            _say(f"round {turn.number}: {turn.workload}; about {_minutes(todo[number:])} min left")
+            racing = [peer for engine in turn.engines for peer in peers.get(engine, [])]
+            record.append(options.record, [_round(folder, turn, racing)])
+    finally:
+        for peer in (peer for of_engine in peers.values() for peer in of_engine):
+            peer.close()
+    return notes
+
+
+def _round(folder: Path, turn: Turn, racing: Sequence[Peer]) -> Round:
+    work = work_of(turn.workload, turn.number)
+    roofline = Roofline.measure(folder)
+    order = racing[::-1] if turn.number % 2 else racing
+    by_peer = {peer.name: peer.answer(work) for peer in order}
+    prompts = Prompts(folder).ids((*work.texts, ANOTHER))
+    return Round(
+        turn.workload,
+        turn.number,
+        turn.engines,
+        tuple(map(len, prompts[:-1])),
+        len(os.path.commonprefix(prompts)),
+        roofline,
+        {peer.name: by_peer[peer.name] for peer in racing},
     )
 
 
-def _others(folder: Path, prompts: Prompts, options: Options) -> list[Peer]:
-    """Slower ones only in the whole bench."""
-    others: list[Peer] = []
-    if _is_asked(options, "transformers"):
-        others.append(transformers := Ours(folder, options.dtype, "transformers"))
-        transformers.start()
-    if (PEERS / "BF16.gguf").is_file() and _is_asked(options, "llama"):
-        others += [Llama("BF16", prompts), Llama("Q4_0", prompts)]
-    if not options.quick and _is_asked(options, "batching"):
-        others.append(ContinuousBatching(folder, prompts))
-    if not options.quick and has_bfloat16() and _is_asked(options, "generate"):
-        others.append(Plain(folder, "bfloat16", prompts))
-    return others
-
-
-def _is_asked(options: Options, engine: str) -> bool:
-    return engine in (options.engines or ENGINES)
+def _peers(
+    folder: Path, engines: set[str], options: Options
+) -> tuple[dict[str, list[Peer]], list[str]]:
+    """By the names of the command line, and why some are not there."""
+    prompts = Prompts(folder)
+    makers: dict[str, Callable[[], list[Peer]]] = {
+        "compiled": lambda: [Ours(folder, options.dtype, "compiled")],
+        "int16": lambda: [Ours(folder, "int16", "compiled")],
+        "transformers": lambda: [Ours(folder, options.dtype, "transformers")],
+        "llama": lambda: [Llama("BF16", prompts), Llama("Q4_0", prompts)],
+        "generate": lambda: [Plain(folder, "float32", prompts)],
+        "generate-bf16": lambda: [Plain(folder, "bfloat16", prompts)],
+        "batching": lambda: [ContinuousBatching(folder, prompts)],
+    }
+    reasons = {
+        **({} if (PEERS / "BF16.gguf").is_file() else {"llama": NO_PEERS}),
+        **({} if has_bfloat16() else {"generate-bf16": NO_BFLOAT16}),
+    }
+    peers: dict[str, list[Peer]] = {}
+    for engine, make in makers.items():
+        if engine not in engines or engine in reasons:
+            continue
+        try:
+            peers[engine] = make()
+        except LoadFailed as reason:
+            reasons[engine] = f"{engine} was not run: {reason}."
+    return peers, [reason for engine, reason in reasons.items() if engine in engines]
 
 
 def has_bfloat16() -> bool:
@@ -133,84 +132,10 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def work_of(workload: str, seed: int) -> Work:
-    """ "8": so many answers of equal length; "32 mixed": of many lengths. No prompt of one seed is
-    one of another, so that a prefix cache finds no more than what all prompts share."""
-    count, _, mixed = workload.partition(" ")
-    streams = int(count)
-    lengths = (MIXED * streams)[:streams] if mixed else (NEW_TOKENS,) * streams
-    return Work(texts(streams, 1000 + 100 * seed), lengths)
+def _minutes(todo: Sequence[Turn], more_seconds: int = 0) -> int:
+    return round((sum(turn.seconds for turn in todo) + more_seconds) / 60)
 
 
-def texts(count: int, begin: int = 0) -> tuple[str, ...]:
-    """Chat messages that differ from their first words on and ask for long answers."""
-    return tuple(
-        f"Story {number}: tell it at length, and give each of these its place: "
-        + " ".join(
-            WORDS[(number + step * (1 + number % 7)) % len(WORDS)]
-            for step in range(FEWEST_WORDS + number * 5 % 24)
-        )
-        for number in range(begin, begin + count)
-    )
-
-
-def race(peers: Sequence[Peer], options: Options) -> list[Round]:
-    """A short batch of each goes first, uncounted."""
-    for peer in peers:
-        peer.answer(Work(texts(2), (8, 8)))
-    workloads = options.streams or (QUICK_WORKLOADS if options.quick else WORKLOADS)
-    seeds = itertools.count()
-    rounds = []
-    for _ in range(options.rounds):
-        for workload in workloads:
-            work = work_of(workload, next(seeds))
-            rounds.append(Round(workload, {peer.name: peer.answer(work) for peer in peers}))
-    return rounds
-
-
-class Ours:
-    """The local engine, each request read by a reader of its own."""
-
-    def __init__(self, folder: Path, dtype: str, runner: "RunnerChoice") -> None:
-        from servemu_engine.local import LocalEngine, LocalOptions
-
-        self.name = f"ours {runner} {dtype}"
-        options = LocalOptions(dtype=dtype, runner=runner, num_threads=num_cores())
-        self._engine = LocalEngine(folder, MODEL, options)
-
-    def start(self) -> None:
-        self._engine.start()
-
-    def close(self) -> None:
-        self._engine.close()
-
-    def answer(self, work: Work) -> Measured:
-        return asyncio.run(self._answer(work))
-
-    async def _answer(self, work: Work) -> Measured:
-        began = time.perf_counter()
-
-        async def read(text: str, most: int) -> list[tuple[float, int]]:
-            sampling = Sampling(max_tokens=most, temperature=0.0)
-            request = GenerateRequest(messages=(Message("user", text),), sampling=sampling)
-            async with self._engine.submit(self._engine.prepare(request)) as generation:
-                return [(time.perf_counter() - began, c.num_tokens) async for c in generation]
-
-        answers = await asyncio.gather(*map(read, work.texts, work.new_tokens))
-        seconds = time.perf_counter() - began
-        firsts = tuple(chunks[0][0] for chunks in answers)
-        late = sum(n for chunks in answers for at, n in chunks if at > max(firsts))
-        return Measured(sum(n for chunks in answers for _, n in chunks), seconds, firsts, late)
-
-
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """Its result and its seconds."""
-    began = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - began
-
-
-def _import_torch() -> None:
-    import torch
-
-    assert torch.__version__
+def _say(line: str) -> None:
+    """Progress; the report alone goes to stdout."""
+    sys.stderr.write(f"engine: {line}\n")

@@ -62,6 +62,13 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
+def take_all_cores() -> None:
+    """Also threads that begin from now on: ours set torch's number for theirs."""
+    import torch
+
+    torch.set_num_threads(num_cores())
+
+
 class Prompts:
     """Texts to token ids by the model's chat template."""
 
@@ -96,7 +103,7 @@ class Plain:
 
     def answer(self, work: Work) -> Measured:
         """The batch is done when its longest answer is."""
-        _take_all_cores()
+        take_all_cores()
         began = time.perf_counter()
         first = 0.0
         ids = self._prompts.ids(work.texts)
@@ -128,15 +135,8 @@ class Plain:
         del self._model
 
 
-def _take_all_cores() -> None:
-    """Also threads that begin from now on: ours set torch's number for theirs."""
-    import torch
-
-    torch.set_num_threads(num_cores())
-
-
 class ContinuousBatching:
-    """transformers' own. It takes one limit for all answers, and says no times."""
+    """transformers' own. It takes one limit for all answers."""
 
     def __init__(self, folder: Path, prompts: Prompts) -> None:
         import torch
@@ -157,15 +157,19 @@ class ContinuousBatching:
             eos_token_id=self._prompts.tokenizer.eos_token_id,
             pad_token_id=self._prompts.tokenizer.pad_token_id,
         )
-        _take_all_cores()
+        take_all_cores()
         began = time.perf_counter()
         outputs = self._model.generate_batch(
-            self._prompts.ids(work.texts), generation_config=config, progress_bar=False
+            self._prompts.ids(work.texts), generation_config=config, record_timestamps=True
         )
         seconds = time.perf_counter() - began
-        lengths = [len(output.generated_tokens) for output in outputs.values()]
-        tokens = sum(min(n, m) for n, m in zip(lengths, work.new_tokens, strict=True))
-        return Measured(tokens, seconds, (), 0)
+        times = [
+            [at - began for at in output.timestamps[:most]]
+            for output, most in zip(outputs.values(), work.new_tokens, strict=True)
+        ]
+        firsts = tuple(of_answer[0] for of_answer in times)
+        late = sum(at > max(firsts) for of_answer in times for at in of_answer)
+        return Measured(sum(map(len, times)), seconds, firsts, late)
 
     def close(self) -> None:
         del self._model

@@ -1,57 +1,36 @@
-"""Rounds of the engine's race: kept in a file, piece by piece, and made into a table."""
+"""The engine's race as tables: medians over rounds, ratios of pairs within a round."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median, quantiles
 
 from tests.bench.engine_peers import Measured
+from tests.bench.engine_work import NEW_TOKENS, WORKLOADS
+from tests.bench.record import Round
 from tests.bench.report import Cell, Table, middle, significant
-from tests.bench.roofline import Roofline
+from tests.bench.roofline import Roofline, middle_of
 
-COLUMNS = ("streams", "engine", "tokens/s", "ours ÷ it", "decode tokens/s", "÷ roofline")
-FIRSTS = ("TTFT p50 s", "p95", "max", "tokens", "rounds")
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One workload, answered by one engine after the other."""
-
-    workload: str
-    by_peer: dict[str, Measured]
-
-
-def append(file: Path, rounds: Sequence[Round]) -> None:
-    """A line of JSON each."""
-    with file.open("a", encoding="utf-8") as opened:
-        for one in rounds:
-            opened.write(json.dumps(asdict(one)) + "\n")
-
-
-def read(file: Path) -> list[Round]:
-    """All that were ever appended."""
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [
-        Round(
-            line["workload"],
-            {
-                peer: Measured(**{**m, "firsts": tuple(m["firsts"])})
-                for peer, m in line["by_peer"].items()
-            },
-        )
-        for line in lines
-    ]
+BF16 = "llama.cpp BF16"
+OURS_A = "ours transformers float32"
+OURS_B = "ours compiled float32"
+OURS_INT16 = "ours compiled int16"
+SPEED = ("streams", "engine", "tokens/s", "from-to", "÷ BF16", "decode", "÷ roofline", "rounds")
+FIRSTS = ("streams", "engine", "p50 s", "p95", "max", "from-to", "roofline ÷ max")
+NOTES = (
+    f"{NEW_TOKENS} new tokens each, greedy, no HTTP; tokens/s over the whole wall, prefill "
+    "included; decode: after the last first token. Medians; ratios of pairs of one round.",
+    "The prompts (90 to 113 tokens) share only the chat template, which a prefix cache keeps; "
+    "mixed: prompts of 52 to 400 tokens, answers of 8 to 128.",
+)
 
 
 def workloads(rounds: Sequence[Round]) -> list[str]:
     """From few streams to many."""
-    return sorted({one.workload for one in rounds}, key=lambda name: (len(name), name))
+    return [name for name in WORKLOADS if any(one.workload == name for one in rounds)]
 
 
-def of(rounds: Sequence[Round], workload: str, peer: str) -> list[Round]:
-    """Those of a workload that `peer` took part in."""
-    return [one for one in rounds if one.workload == workload and peer in one.by_peer]
+def of(rounds: Sequence[Round], workload: str, *peers: str) -> list[Round]:
+    """Those of a workload that all of `peers` took part in."""
+    return [r for r in rounds if r.workload == workload and all(p in r.by_peer for p in peers)]
 
 
 def peers(rounds: Sequence[Round]) -> list[str]:
@@ -59,42 +38,109 @@ def peers(rounds: Sequence[Round]) -> list[str]:
     return list(dict.fromkeys(peer for one in rounds for peer in one.by_peer))
 
 
-def speed(rounds: Sequence[Round], ours: str, roofline: Roofline, notes: tuple[str, ...]) -> Table:
-    """Medians; the ratio is that of each round's pair."""
+def measured(rounds: Sequence[Round], workload: str, peer: str) -> list[Measured]:
+    """Of every round that it took part in."""
+    return [one.by_peer[peer] for one in of(rounds, workload, peer)]
+
+
+def ratio(rounds: Sequence[Round], workload: str, peer: str, other: str) -> float | None:
+    """Tokens/s end to end of `peer` ÷ those of `other`: the median of rounds with both."""
+    both = [one.by_peer for one in of(rounds, workload, peer, other)]
+    return median(one[peer].rate / one[other].rate for one in both) if both else None
+
+
+def speed(rounds: Sequence[Round], notes: tuple[str, ...]) -> Table:
+    """A row for each workload and engine."""
+    roofline = middle_of(one.roofline for one in rounds) if rounds else None
     rows = [
-        _row(of(rounds, workload, peer), (ours, peer), roofline)
+        _speed_row(rounds, workload, peer)
         for workload in workloads(rounds)
         for peer in peers(rounds)
         if of(rounds, workload, peer)
     ]
-    notes = (*notes, roofline.sentence())
-    return Table("Engine against its peers", (*COLUMNS, *FIRSTS), rows, notes)
+    sentences = (roofline.sentence(),) if roofline else ()
+    return Table("Engine against its peers: tokens/s", SPEED, rows, (*NOTES, *sentences, *notes))
 
 
-def _row(rounds: Sequence[Round], pair: tuple[str, str], roofline: Roofline) -> tuple[Cell, ...]:
-    ours, peer = pair
-    workload = rounds[0].workload
-    measured = [one.by_peer[peer] for one in rounds]
-    ratios = [one.by_peer[ours].rate / one.by_peer[peer].rate for one in rounds]
-    decoding = [one.decode_rate for one in measured if one.decode_rate is not None]
-    bound = roofline.decode_rate(int(workload.split()[0]))
+def _speed_row(rounds: Sequence[Round], workload: str, peer: str) -> tuple[Cell, ...]:
+    ran = measured(rounds, workload, peer)
+    rates = [one.rate for one in ran]
+    to_bf16 = ratio(rounds, workload, peer, BF16)
+    decode = decode_rate(rounds, workload, peer)
+    bound = middle_of(one.roofline for one in rounds).decode_rate(
+        int(workload.split()[0]), peer.rpartition(" ")[2]
+    )
     return (
         workload,
         peer,
-        middle([one.rate for one in measured]),
-        significant(median(ratios)),
-        middle(decoding) if decoding else None,
-        significant(median(decoding) / bound) if decoding else None,
-        *_first_tokens(measured),
-        measured[0].tokens,
-        len(measured),
+        middle(rates),
+        span(rates),
+        None if to_bf16 is None else significant(to_bf16),
+        None if decode is None else significant(decode),
+        None if decode is None or " " in workload else significant(decode / bound),
+        len(ran),
     )
 
 
-def _first_tokens(measured: Sequence[Measured]) -> tuple[Cell, Cell, Cell]:
-    """Median over the rounds of the p50, p95 and largest time to the first token."""
-    firsts = [one.firsts for one in measured if one.firsts]
-    if not firsts:
-        return None, None, None
-    p95s = [quantiles(f, n=20, method="inclusive")[-1] if len(f) > 1 else f[0] for f in firsts]
-    return middle([median(f) for f in firsts]), middle(p95s), middle([max(f) for f in firsts])
+def decode_rate(rounds: Sequence[Round], workload: str, peer: str) -> float | None:
+    """Tokens/s once every answer has begun."""
+    rates = [one.decode_rate for one in measured(rounds, workload, peer)]
+    known = [rate for rate in rates if rate is not None]
+    return median(known) if known else None
+
+
+def first_tokens(rounds: Sequence[Round]) -> Table:
+    """Times to the first token, beside those that the prompts' products alone would take."""
+    rows = [
+        _first_row(rounds, workload, peer)
+        for workload in workloads(rounds)
+        for peer in peers(rounds)
+        if of(rounds, workload, peer)
+    ]
+    note = "Medians over the rounds of each one's p50, p95 and largest; all requests come at once."
+    return Table("Engine against its peers: time to first token", FIRSTS, rows, (note,))
+
+
+def _first_row(rounds: Sequence[Round], workload: str, peer: str) -> tuple[Cell, ...]:
+    latest = [max(one.firsts) for one in measured(rounds, workload, peer)]
+    p50, p95 = (first_token(rounds, workload, peer, percent) for percent in (50, 95))
+    return (
+        workload,
+        peer,
+        significant(p50),
+        significant(p95),
+        middle(latest),
+        span(latest),
+        significant(prompt_share(rounds, workload, peer)),
+    )
+
+
+def first_token(rounds: Sequence[Round], workload: str, peer: str, percent: int) -> float:
+    """Seconds: the median over the rounds of a percentile of each; 100: of the largest."""
+    return median(_percentile(one.firsts, percent) for one in measured(rounds, workload, peer))
+
+
+def _percentile(seconds: Sequence[float], percent: int) -> float:
+    if percent == 100 or len(seconds) == 1:
+        return max(seconds)
+    return quantiles(seconds, n=100, method="inclusive")[percent - 1]
+
+
+def prompt_share(rounds: Sequence[Round], workload: str, peer: str) -> float:
+    """Of the largest time to a first token, what the prompts' products take at the roofline, what
+    all prompts begin with not counted."""
+    roofline: Roofline = middle_of(one.roofline for one in rounds)
+    return median(
+        roofline.prompt_seconds(_own_tokens(one), len(one.prompt_tokens))
+        / max(one.by_peer[peer].firsts)
+        for one in of(rounds, workload, peer)
+    )
+
+
+def _own_tokens(one: Round) -> int:
+    return sum(one.prompt_tokens) - one.shared_tokens * len(one.prompt_tokens)
+
+
+def span(values: Sequence[float]) -> str:
+    """From the least to the greatest."""
+    return f"{significant(min(values)):g}-{significant(max(values)):g}"

@@ -7,6 +7,8 @@ the fastest way through llama.cpp's own interface. Without GGUF: writes the file
 
 import ctypes
 import json
+import math
+import operator
 import os
 import sys
 import time
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 N_BATCH = 512
 SLOT = 256
-"""Tokens of prompt and answer a sequence."""
+"""Room of a sequence for prompt and answer comes in so many tokens."""
 MODELS = {"BF16": "LLAMA_FTYPE_MOSTLY_BF16", "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0"}
 
 
@@ -41,11 +43,11 @@ def convert(source: Path, folder: Path) -> None:
 
 
 class Llama:
-    """One context of `streams` sequences."""
+    """One context of `streams` sequences of at most `length` tokens."""
 
-    def __init__(self, model: object, streams: int) -> None:
+    def __init__(self, model: object, streams: int, length: int) -> None:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = streams * SLOT
+        params.n_ctx = streams * SLOT * math.ceil(length / SLOT)
         params.n_batch = params.n_ubatch = N_BATCH
         params.n_seq_max = streams
         params.n_threads = params.n_threads_batch = len(os.sched_getaffinity(0))
@@ -122,7 +124,8 @@ def main() -> None:
     )
     for line in sys.stdin:
         request = json.loads(line)
-        llama = Llama(model, len(request["prompts"]))
+        lengths = map(operator.add, map(len, request["prompts"]), request["new_tokens"])
+        llama = Llama(model, len(request["prompts"]), max(lengths))
         sys.stdout.write(json.dumps(llama.answer(request["prompts"], request["new_tokens"])) + "\n")
         sys.stdout.flush()
         llama.close()

@@ -34,14 +34,14 @@ class Options:
     """Repetitions; the median is shown."""
     seconds: float
     """Length of one throughput window."""
+    record: Path
+    """What is measured of the engine is added to this file; its tables are of all in it."""
     quick: bool = False
     """Of the engine: fewer peers, 8 and 32 streams only."""
     streams: tuple[str, ...] = ()
     """Workloads of the engine; none: all of them."""
     engines: tuple[str, ...] = ()
-    """Besides the compiled step; none: all of them."""
-    record: Path | None = None
-    """Rounds of the engine are added to this file, and the table is of all in it."""
+    """That race; none: all of them."""
     plot: Path | None = None
     """Where the engine's picture goes."""
 

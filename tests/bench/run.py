@@ -1,4 +1,4 @@
-"""`make bench`: measures, prints one report. `run.py [start control engine embeddings throughput]`.
+"""`make bench`: measures, prints one report. `run.py [start control engine embeddings bars …]`.
 
 No figure is a test: nothing here fails because something was slow.
 """
@@ -10,12 +10,25 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import control, embeddings, engine, start, synthetic, throughput
+from tests.bench import (
+    control,
+    embeddings,
+    engine,
+    engine_bars,
+    engine_readme,
+    record,
+    start,
+    synthetic,
+    throughput,
+)
+from tests.bench.engine_plan import ENGINES
+from tests.bench.engine_work import WORKLOADS
 from tests.bench.report import Options, as_json, machine, show
 
 SECTIONS = {
@@ -24,6 +37,7 @@ SECTIONS = {
     "engine": engine.run,
     "synthetic": synthetic.run,
     "embeddings": embeddings.run,
+    "bars": engine_bars.run,
     "throughput": throughput.run,
 }
 
@@ -39,13 +53,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help="Of the engine.")
     parser.add_argument("--quick", action="store_true", help="Engine: fewer peers and streams.")
     parser.add_argument(
-        "--streams", nargs="+", choices=engine.WORKLOADS, default=(), help="Engine: only these."
+        "--streams", nargs="+", choices=WORKLOADS, default=(), help="Engine: only these."
     )
     parser.add_argument(
-        "--record", type=Path, metavar="FILE", help="Add the engine's rounds to it."
+        "--record", type=Path, metavar="FILE", help="Keep the engine's rounds; do what it lacks."
     )
     parser.add_argument(
-        "--engines", nargs="+", choices=engine.ENGINES, default=(), help="Engine: beside ours."
+        "--engines", nargs="+", choices=ENGINES, default=(), help="Engine: only these."
+    )
+    parser.add_argument(
+        "--readme", action="store_true", help="Write what --record has into README.md."
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="Draw the engine's race there.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Of a throughput window.")
@@ -55,37 +72,44 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Run the sections in turn; what was measured is written also when a later one is stopped."""
     given = parse()
-    options = Options(
-        dtype=given.dtype,
-        rounds=given.rounds,
-        seconds=given.seconds,
-        quick=given.quick,
-        streams=tuple(given.streams),
-        engines=tuple(given.engines),
-        record=given.record,
-        plot=given.plot,
-    )
-    console = Console(width=None if sys.stdout.isatty() else 120)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    report: dict[str, object] = {"machine": machine(), "sections": {}}
+    with TemporaryDirectory() as folder:
+        options = Options(
+            dtype=given.dtype,
+            rounds=given.rounds,
+            seconds=given.seconds,
+            record=given.record or Path(folder) / "record.jsonl",
+            quick=given.quick,
+            streams=tuple(given.streams),
+            engines=tuple(given.engines),
+            plot=given.plot,
+        )
+        try:
+            measure(given.sections or list(SECTIONS), options, given.json)
+        except KeyboardInterrupt:
+            return 130
+        if given.readme:
+            engine_readme.write(record.read(options.record))
+    return 0
+
+
+def measure(sections: Sequence[str], options: Options, file: Path | None) -> None:
+    """Print the tables of each section as it ends; `file` gets all of them as JSON."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(" · ".join(f"{key} {value}" for key, value in machine().items()))
     measured: dict[str, object] = {}
+    report: dict[str, object] = {"machine": machine(), "sections": measured}
     began = time.monotonic()
     try:
-        for name in given.sections or SECTIONS:
+        for name in sections:
             tables = SECTIONS[name](options)
             for table in tables:
                 show(console, table)
             measured[name] = [as_json(table) for table in tables]
-    except KeyboardInterrupt:
-        console.print("stopped")
-        return 130
     finally:
-        if given.json is not None:
-            report["sections"] = measured
-            given.json.write_text(json.dumps(report, indent=2) + "\n")
+        if file is not None:
+            file.write_text(json.dumps(report, indent=2) + "\n")
     console.print(f"{time.monotonic() - began:.0f} s")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""Who races when: rounds of every workload, of which a slow engine runs only the first few."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tests.bench.engine_work import QUICK_WORKLOADS, WORKLOADS
+from tests.bench.record import Round
+from tests.bench.report import Options
+
+ROUNDS: dict[str, dict[str, int]] = {
+    "generate": {"1": 1, "4": 1, "8": 2, "16": 1, "32": 2, "32 mixed": 1},
+    "generate-bf16": {"1": 1, "4": 1, "8": 2, "16": 1, "32": 2, "32 mixed": 1},
+    "batching": {"1": 1, "8": 1, "32": 1},
+}
+"""Rounds of the slow ones, and where they run at all; everybody else runs in every round."""
+
+SECONDS = {
+    "compiled": (2, 3, 5, 6, 10, 15),
+    "int16": (2, 3, 4, 5, 8, 12),
+    "transformers": (3, 6, 9, 13, 20, 30),
+    "llama": (3, 6, 10, 18, 34, 50),
+    "generate": (6, 12, 18, 30, 50, 110),
+    "generate-bf16": (6, 12, 18, 30, 50, 110),
+    "batching": (6, 20, 34, 60, 130, 300),
+}
+"""Of one round of each of `WORKLOADS` on two cores (AVX2), roughly: for the estimate only."""
+
+ENGINES = tuple(SECONDS)
+LOADING_SECONDS = 40
+"""All engines, and the first words of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One round of one workload, and who takes part in it."""
+
+    number: int
+    workload: str
+    engines: tuple[str, ...]
+
+    @property
+    def seconds(self) -> int:
+        """As estimated."""
+        return sum(SECONDS[engine][WORKLOADS.index(self.workload)] for engine in self.engines)
+
+
+def turns(options: Options) -> list[Turn]:
+    """Round by round, so that a run that is cut has seen every workload equally often."""
+    engines = options.engines or (
+        tuple(engine for engine in ENGINES if engine not in ROUNDS or engine == "generate")
+        if options.quick
+        else ENGINES
+    )
+    return [
+        Turn(number, workload, tuple(e for e in engines if number < _rounds(e, workload, options)))
+        for number in range(options.rounds)
+        for workload in options.streams or (QUICK_WORKLOADS if options.quick else WORKLOADS)
+    ]
+
+
+def _rounds(engine: str, workload: str, options: Options) -> int:
+    """All of them where it was asked for by name."""
+    if engine in options.engines:
+        return options.rounds
+    return ROUNDS[engine].get(workload, 0) if engine in ROUNDS else options.rounds
+
+
+def left(planned: Sequence[Turn], rounds: Iterable[Round]) -> list[Turn]:
+    """Those that no recorded round covers."""
+    have = [(one.number, one.workload, set(one.engines)) for one in rounds]
+    return [
+        turn
+        for turn in planned
+        if not any(
+            (turn.number, turn.workload) == (number, workload) and set(turn.engines) <= engines
+            for number, workload, engines in have
+        )
+    ]
