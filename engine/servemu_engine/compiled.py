@@ -26,12 +26,15 @@ from servemu_engine.threads import NUM_THREADS, use_threads
 _MOST_THREADS = 64
 _ROWS_OF_ATTENTION = 24
 """Query heads of one piece of the attention: few enough for their scores to stay in a cache."""
-_PHASES_OF_LAYER = 8
+_PHASES_OF_LAYER = 12
 _PROBE = 40
 _TOLERANCE = 1e-3
 """Of the logits, relative to their spread."""
 
-_POINTERS = ("spans", "picked", "cos", "sin", "x", "normed", "qkv", "attended", "gated", "logits")
+_POINTERS = (
+    *("spans", "picked", "cos", "sin", "x", "normed", "qkv", "attended", "gated", "blocks"),
+    *("logits", "scratch", "claims"),
+)
 
 
 class _Step(ctypes.Structure):
@@ -40,7 +43,7 @@ class _Step(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("num_rows", "num_spans", "num_picked", "length")),
         *((name, ctypes.c_int64) for name in ("num_threads", "scratch_size")),
-        *((name, ctypes.c_void_p) for name in (*_POINTERS, "scratch", "claims")),
+        *((name, ctypes.c_void_p) for name in _POINTERS),
     ]
 
 
@@ -105,13 +108,16 @@ class CompiledRunner:
         self, model: PreTrainedModel, folder: Path, num_threads: int | None = None
     ) -> None:
         library = compiled_library(folder)
-        library.panel_width.restype = ctypes.c_int64
+        library.panel_width.restype = library.row_bytes.restype = ctypes.c_int64
         self._run_step = library.run_step
         self._run_step.restype = None
         self._panel = int(library.panel_width())
         self._model = model
         self._weights = CompiledWeights(model, self._panel)
         self._cache = PanelCache(self._weights, self._panel)
+        sizes = self._weights.model
+        depths = (sizes.hidden, sizes.heads * sizes.head_size, sizes.inner)
+        self._row_bytes = max(int(library.row_bytes(ctypes.c_int64(depth))) for depth in depths)
         self._num_threads = min(num_threads or NUM_THREADS, _MOST_THREADS)
         self._angles = (torch.empty(0), torch.empty(0))
 
@@ -186,9 +192,10 @@ class CompiledRunner:
             "qkv": torch.empty(rows, self._weights.layers[0].qkv.width),
             "attended": torch.empty(rows, model.heads * model.head_size),
             "gated": torch.empty(rows, padded(model.inner)),
+            "blocks": torch.empty(rows, self._row_bytes, dtype=torch.uint8),
             "logits": logits,
             "scratch": torch.empty(self._num_threads, scratch),
-            "claims": torch.zeros(_PHASES_OF_LAYER * model.num_layers + 2, dtype=torch.int32),
+            "claims": torch.zeros(_PHASES_OF_LAYER * model.num_layers + 3, dtype=torch.int32),
         }
         step = _Step(
             num_rows=rows,

@@ -2,11 +2,9 @@
  * for runners whose steps are torch's. Activations are float32. */
 #define _GNU_SOURCE /* RTLD_DEFAULT */
 #include <dlfcn.h>
-#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <string.h>
 
 #include "compiled_products.h"
 
@@ -40,6 +38,7 @@ typedef struct {
     const float *cos, *sin;       /* [length, head size] */
     float *x, *normed;            /* [rows, padded hidden]; x comes in as embeddings */
     float *qkv, *attended, *gated; /* [rows, ...] */
+    Block *blocks;                /* [rows, blocks]: the input of a layer with integer weights */
     float *logits;                /* [picked, padded vocabulary] */
     float *scratch;               /* [threads, scratch_size] */
     _Atomic int32_t *claims;      /* [phases], zeros */
@@ -76,7 +75,20 @@ static void meet(Worker *w) {
     }
 }
 
+/* The rows of `x` as a layer wants them. */
+static Use quantised(Worker *w, Use u) {
+    if (u.precision != INT16) return u;
+    int64_t depth = u.layer->depth, step = num_blocks(depth);
+    for (int64_t r; (r = claim(w)) < u.rows;)
+        quantise(u.x + r * u.x_step, depth, w->step->blocks + r * step);
+    meet(w);
+    u.x = (const float *)w->step->blocks;
+    u.x_step = step * BLOCK_STEP;
+    return u;
+}
+
 static void linear(Worker *w, Use u) {
+    u = quantised(w, u);
     int64_t panels = u.layer->width / PANEL, run = panels / (8 * w->step->num_threads) + 1;
     float *out = u.out;
     for (int64_t first; (first = claim(w) * run) < panels;)
@@ -89,6 +101,7 @@ static void linear(Worker *w, Use u) {
 
 /* out = silu(gate) * up, silu(g) = g / (1 + e^-g) */
 static void gated(Worker *w, Use u) {
+    u = quantised(w, u);
     int64_t panels = u.layer->width / PANEL / 2, pair = 2 * PANEL;
     Use half = u;
     half.out_step = pair;
@@ -168,8 +181,7 @@ static void softmax(float *scores, int64_t n, int64_t first, int64_t last) {
     for (int64_t t = last + 1; t < n; t++) scores[t] = -INFINITY;
     vec most = all(-INFINITY), sum = {};
     for (int64_t t = 0; t < n; t += LANES) most = larger(load(scores + t), most);
-    float top = most[0];
-    for (int i = 1; i < LANES; i++) top = most[i] > top ? most[i] : top;
+    float top = largest_of(most);
     for (int64_t t = 0; t < n; t += LANES) {
         vec e = exponential(load(scores + t) - top);
         sum += e;
@@ -267,35 +279,57 @@ void run_step(const Model *model, const Step *step) {
 
 typedef struct {
     Use use;
+    Block *blocks;
     int64_t run; /* panels a thread takes at a time */
-    _Atomic int64_t next;
+    _Atomic int64_t row, panel;
 } Job;
 
-static void help(void *data) {
+static void quantise_rows(void *data) {
+    Job *job = data;
+    int64_t depth = job->use.layer->depth;
+    for (int64_t r; (r = atomic_fetch_add(&job->row, 1)) < job->use.rows;)
+        quantise(job->use.x + r * depth, depth, job->blocks + r * num_blocks(depth));
+}
+
+static void multiply_rows(void *data) {
     Job *job = data;
     Use u = job->use;
     int64_t panels = u.layer->width / PANEL;
-    for (int64_t first; (first = atomic_fetch_add(&job->next, job->run)) < panels;)
+    for (int64_t first; (first = atomic_fetch_add(&job->panel, job->run)) < panels;)
         for (int64_t i = first; i < panels && i < first + job->run; i++) {
             u.out = job->use.out + i * PANEL;
             panel(u, i);
         }
 }
 
-/* out [rows, layer->width] = x [rows, layer->depth] W^T + bias.
- *
- * Between operators of torch its own threads, those of OpenMP, are the cheap ones: they are still
+/* Between operators of torch its own threads, those of OpenMP, are the cheap ones: they are still
  * there (1 us) where new ones take 80 us and share their cores with the old ones that spin. Without
  * OpenMP: on the caller's thread. */
-void run_linear(const Linear *layer, int64_t precision, const float *x, int64_t rows, float *out,
-                int64_t num_threads) {
+static void in_parallel(void (*body)(void *), Job *job, int64_t num_threads) {
     void (*parallel)(void (*)(void *), void *, unsigned, unsigned) = NULL;
-    Use use = {precision, layer, x, layer->depth, rows, out, layer->width, 0};
-    Job job = {use, layer->width / PANEL / (8 * num_threads) + 1, 0};
-    if (num_threads > 1)
-        *(void **)&parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    if (num_threads > 1) *(void **)&parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
     if (parallel)
-        parallel(help, &job, num_threads, 0);
+        parallel(body, job, num_threads, 0);
     else
-        help(&job);
+        body(job);
 }
+
+/* out [rows, layer->width] = x [rows, layer->depth] W^T + bias. `blocks`: for integer weights,
+ * room for row_bytes(depth) a row. */
+void run_linear(const Linear *layer, int64_t precision, const float *x, int64_t rows, float *out,
+                int64_t num_threads, Block *blocks) {
+    Use use = {precision, layer, x, layer->depth, rows, out, layer->width, 0};
+    Job job = {use, blocks, layer->width / PANEL / (8 * num_threads) + 1, 0, 0};
+    if (precision == INT16) {
+        if (rows == 1)
+            quantise_rows(&job);
+        else
+            in_parallel(quantise_rows, &job, num_threads);
+        job.use.x = (const float *)blocks;
+        job.use.x_step = num_blocks(layer->depth) * BLOCK_STEP;
+    }
+    in_parallel(multiply_rows, &job, num_threads);
+}
+
+/* Of a row of activations as a layer with integer weights reads it. */
+int64_t row_bytes(int64_t depth) { return num_blocks(depth) * sizeof(Block); }
