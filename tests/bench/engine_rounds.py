@@ -19,7 +19,7 @@ NOTES = (
     f"{NEW_TOKENS} new tokens each, greedy, no HTTP; tokens/s over the whole wall, prefill "
     "included; decode: after the last first token. Medians; ratios of pairs of one round.",
     "The prompts (90 to 113 tokens) share only the chat template, which a prefix cache keeps; "
-    "mixed: prompts of 52 to 400 tokens, answers of 8 to 128.",
+    "mixed: prompts of 52 to 390 tokens, answers of 8 to 128.",
 )
 
 

@@ -9,7 +9,7 @@ FEWEST_WORDS = 40
 """Makes prompts of 90 to 113 tokens with the chat template."""
 MIXED_NEW_TOKENS = (8, 128, 32, 96, 64, 24, 112, 48)
 MIXED_WORDS = (2, 340, 20, 120, 60, 250, 180)
-"""Prompts of 52 to 400 tokens; as many of them as of the answers would pair the same ones."""
+"""Prompts of 52 to 390 tokens; as many of them as of the answers would pair the same ones."""
 WORDS = (
     "harbour",
     "window",
