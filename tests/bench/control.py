@@ -1,5 +1,6 @@
 """The control plane's latency and rate over a database in a file, between floor and yardstick."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,8 @@ from tempfile import TemporaryDirectory
 from tests.bench import yardstick
 from tests.bench.load import Load
 from tests.bench.operations import CONNECTIONS, Case, measured
-from tests.bench.processes import Running, bench_module, running, servemu_up, settle
-from tests.bench.report import Cell, Options, Table, significant
+from tests.bench.processes import Running, bench_module, call, running, servemu_up, settle
+from tests.bench.report import Cell, Options, Table, middle, significant
 from tests.bench.start import CREATE, ENDPOINTS, fill
 
 TAGS = '{"add_tags": [{"key": "team", "value": "{n}"}]}'
@@ -24,6 +25,11 @@ LONG_LISTS = 16
 YARDSTICK = 1_000
 """Endpoints in moto."""
 
+RESET = 1_000
+"""Endpoints that a reset removes."""
+
+RESETS = 3
+
 
 def run(options: Options) -> list[Table]:
     """The operations, with each of `SIZES` endpoints, then moto's."""
@@ -36,6 +42,7 @@ def run(options: Options) -> list[Table]:
         database = Path(folder) / "bench.db"
         with running(servemu_up("--database", str(database))) as server:
             cases = [case for size in SIZES for case in operations(server, size)]
+            workspace_resets = resets(server)
     cases += yardstick.cases(YARDSTICK)
     rows = [_row(get, get), _row(post, post)]
     rows += [_row(case, get if case.name.startswith("GET") else post) for case in cases]
@@ -60,7 +67,8 @@ def run(options: Options) -> list[Table]:
                 "POST create includes the deployments behind it; the count is that at its start.",
                 *yardstick.NOTES,
             ),
-        )
+        ),
+        workspace_resets,
     ]
 
 
@@ -79,6 +87,28 @@ def operations(server: Running, size: int) -> Iterator[Case]:
     create = replace(get, method="POST", path=ENDPOINTS, body=CREATE, first=created)
     yield measured("POST create", size, create)
     settle(server, token=token)
+
+
+def resets(server: Running) -> Table:
+    """A workspace of `RESET` endpoints back to nothing, over HTTP on a connection of its own."""
+    under_way = _reset_milliseconds(server, is_settled=False)
+    settled = [_reset_milliseconds(server, is_settled=True) for _ in range(RESETS)]
+    rows: list[tuple[Cell, ...]] = [
+        (f"{RESET:,}, all deployments under way", significant(under_way), None),
+        (f"{RESET:,}, settled", middle(settled), significant(max(settled))),
+    ]
+    note = f"Median and worst of {RESETS}; the first is one reset. Aim ≤ 5 ms in the process."
+    return Table("Reset of a workspace", ("endpoints", "ms", "worst ms"), rows, (note,))
+
+
+def _reset_milliseconds(server: Running, *, is_settled: bool) -> float:
+    token = "emu.reset"
+    fill(server.port, RESET, token=token)
+    if is_settled:
+        settle(server, token=token)
+    began = time.perf_counter()
+    call(server, "POST", "/_emulator/reset", token=token)
+    return (time.perf_counter() - began) * 1000
 
 
 def _row(case: Case, floor: Case) -> tuple[Cell, ...]:
