@@ -10,11 +10,12 @@ Bounds, in steps, with `chunk` prompt tokens a step:
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from servemu_engine.sequence import Sequence
-from servemu_engine.slots import WORTH_SHARING, Capacity, Copy, Reshape, SlotTable, num_common
+from servemu_engine.slots import WORTH_SHARING, Capacity, Copy, Reshape, SlotTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Step:
 class Scheduler:
     """First come, first served for slots; within a step who decodes goes first.
 
-    Paused sequences keep their slot until somebody waits for it.
+    Paused sequences keep their slot until somebody waits for it; then they are the first in line,
+    once half of their lead has been read: who has lost a slot runs for a while in the next.
     """
 
     def __init__(self, capacity: Capacity, prefill_chunk: int, prefill_alone: int = 0) -> None:
@@ -63,7 +65,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether a step would run anything."""
-        return any(not sequence.is_paused for sequence in (*self.running, *self.waiting))
+        return any(not s.is_paused for s in self.running) or any(s.may_resume for s in self.waiting)
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
@@ -99,52 +101,45 @@ class Scheduler:
         )
 
     def _admit(self) -> None:
-        for sequence in self._candidates():
+        """No more are looked at than could ever run at once."""
+        ready = (sequence for sequence in self.waiting if sequence.may_resume)
+        for sequence in tuple(islice(ready, self._capacity.max_slots)):
+            if self._will_share(sequence):
+                continue
             if not self._find_slot_for(sequence):
                 return
             self.waiting.remove(sequence)
             self._slots.take(sequence)
             self.running.append(sequence)
 
-    def _candidates(self) -> Iterator[Sequence]:
-        """Who may be admitted, in order; no more are looked at than could ever run at once."""
-        waiting = [s for s in self.waiting if not s.is_paused]
-        for sequence in waiting[: self._capacity.max_slots]:
-            if not self._will_share(sequence):
-                yield sequence
-
     def _will_share(self, sequence: Sequence) -> bool:
         """Whether a prompt being prefilled will soon leave more to share than there is now."""
-        most = len(sequence.tokens) - 1
-        coming = max(
-            (
-                num_common(other.tokens, sequence.tokens, min(most, len(other.tokens)))
-                for other in self.running
-                if other.num_pending > 1 and not other.is_paused
-            ),
-            default=0,
-        )
+        coming = self._slots.num_coming(sequence)
         return (
             coming >= WORTH_SHARING and coming - self._slots.num_shared(sequence) >= WORTH_SHARING
         )
 
     def _find_slot_for(self, sequence: Sequence) -> bool:
         """Whether there is a slot now; paused sequences give theirs up, the cache is reshaped."""
+        if self._lies_free(sequence):
+            return True
         paused = [s for s in self.running if s.is_paused]
         while not self._fits(sequence):
             if not paused:
                 return False
             self._evict(paused.pop())
-        length = self._needed_length(sequence)
-        if length <= self._slots.length and self._slots.has_free:
+        if self._lies_free(sequence):
             return True
         if self._slots.may_change:
-            self._slots.change_shape(length)
+            self._slots.change_shape(self._needed_length(sequence))
             return True
         return False
 
+    def _lies_free(self, sequence: Sequence) -> bool:
+        return self._slots.has_free and len(sequence.tokens) <= self._slots.length
+
     def _fits(self, sequence: Sequence) -> bool:
-        if self._slots.has_free and len(sequence.tokens) <= self._slots.length:
+        if self._lies_free(sequence):
             return True
         slots = self._capacity.slots_for(self._needed_length(sequence))
         return len(self.running) < slots
@@ -165,10 +160,7 @@ class Scheduler:
     def _evict(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._slots.release(sequence)
-        if sequence.is_paused:
-            self.waiting.append(sequence)
-        else:
-            self.waiting.appendleft(sequence)
+        self.waiting.appendleft(sequence)
 
 
 def _shares(prefills: Iterable[Sequence], budget: int) -> dict[Sequence, int]:

@@ -35,6 +35,8 @@ class Sequence:
     slot: int | None = field(init=False, default=None)
     num_taken: int = field(init=False, default=0)
     """Generated tokens the reader has taken."""
+    block_keys: list[int] = field(init=False, default_factory=list)
+    """Of leading `tokens`, for `prefixes`."""
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt_ids)
@@ -51,6 +53,11 @@ class Sequence:
     @property
     def is_paused(self) -> bool:
         return self.num_generated - self.num_taken >= self.run_ahead
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether a slot is worth running it again in: its reader has taken half of the lead."""
+        return 2 * (self.num_generated - self.num_taken) <= self.run_ahead
 
     def evict(self) -> None:
         """Forget the cached part; the tokens stay and are prefilled again later."""

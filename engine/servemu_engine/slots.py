@@ -6,14 +6,15 @@ like an earlier one starts from a copy of its keys and values. No torch.
 
 from dataclasses import dataclass, field
 
+from servemu_engine.prefixes import BLOCK, Prefixes, extend_keys
 from servemu_engine.sequence import Sequence
 
-WORTH_SHARING = 16
+WORTH_SHARING = BLOCK
 """Tokens. For fewer, running them again costs less than a copy, or than a step of waiting."""
 _MOST_IDLE = 8
 """Idle slots that keep tokens before the oldest is used again and not one that was never written:
 what was written to is memory."""
-_BLOCK = 64
+_COMPARED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,12 @@ class _Slot:
     def num_cached(self) -> int:
         return self.count if self.owner is None else self.owner.num_cached
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether there will be more in it."""
+        owner = self.owner
+        return owner is not None and owner.num_pending > 1 and not owner.is_paused
+
 
 class SlotTable:
     """All slots, and the changes that the device has yet to make."""
@@ -82,11 +89,13 @@ class SlotTable:
         self._slots = [_Slot() for _ in range(capacity.slots_for(self.length))]
         self._reshape: Reshape | None = Reshape(len(self._slots), self.length, ())
         self._copies: list[Copy] = []
+        self._prefixes = Prefixes()
         self._num_released = 0
+        self._num_used = 0
 
     @property
     def has_free(self) -> bool:
-        return any(slot.owner is None for slot in self._slots)
+        return self._num_used < len(self._slots)
 
     @property
     def may_change(self) -> bool:
@@ -99,25 +108,36 @@ class SlotTable:
         target = self._choose()
         if count and self._is_continued(source, count):
             target = source
-        elif count >= WORTH_SHARING and source != target:
+        elif count and source != target:
             self._copies.append(Copy(source, target, count))
-        elif source != target:
-            count = 0
         sequence.slot, sequence.num_cached = target, count
         self._slots[target] = _Slot(sequence.tokens, owner=sequence)
+        self._num_used += 1
+        self._prefixes.put(target, _keys_of(sequence, len(sequence.tokens)))
 
     def release(self, sequence: Sequence) -> None:
         """The slot is free; what it holds stays for others to begin with."""
         assert sequence.slot is not None
         self._num_released += 1
-        self._slots[sequence.slot] = _Slot(
-            sequence.tokens, sequence.num_cached, released=self._num_released
-        )
+        self._num_used -= 1
+        count = sequence.num_cached
+        self._slots[sequence.slot] = _Slot(sequence.tokens, count, released=self._num_released)
+        self._prefixes.put(sequence.slot, _keys_of(sequence, count))
         sequence.evict()
 
     def num_shared(self, sequence: Sequence) -> int:
         """Leading tokens of `sequence` that are cached now; its last one must always run."""
         return self._best_prefix(sequence)[1]
+
+    def num_coming(self, sequence: Sequence) -> int:
+        """Leading tokens of `sequence` that a prompt being prefilled will leave."""
+        most = len(sequence.tokens) - 1
+        for _, places in self._prefixes.alike(_keys_of(sequence, most)):
+            for place in places:
+                slot = self._slots[place]
+                if slot.is_filling:
+                    return num_common(slot.tokens, sequence.tokens, min(most, len(slot.tokens)))
+        return 0
 
     def change_shape(self, length: int) -> None:
         """Slots of another length: those in use first, then idle ones, newest first."""
@@ -136,6 +156,11 @@ class SlotTable:
             sources = [before[s] if s < len(before) else -1 for s in sources]
         self.length = length
         self._slots = kept + [_Slot() for _ in range(num_slots - len(kept))]
+        self._prefixes = Prefixes()
+        for place, slot in enumerate(kept):
+            keys: list[int] = []
+            extend_keys(keys, slot.tokens, len(slot.tokens) if slot.owner else slot.count)
+            self._prefixes.put(place, keys)
         lengths = tuple(slot.num_cached for slot in kept)
         self._reshape = Reshape(num_slots, length, tuple(sources), lengths)
 
@@ -147,14 +172,19 @@ class SlotTable:
         return changes
 
     def _best_prefix(self, sequence: Sequence) -> tuple[int, int]:
-        """(slot, leading tokens of `sequence` that it holds)"""
+        """(slot, leading tokens of `sequence` that it holds); 0 tokens where it is not worth it."""
         most = len(sequence.tokens) - 1
-        shared = [
-            (num_common(slot.tokens, sequence.tokens, min(slot.num_cached, most)), -place)
-            for place, slot in enumerate(self._slots)
-        ]
-        count, place = max(shared)
-        return -place, count
+        best = place = 0
+        for depth, places in self._prefixes.alike(_keys_of(sequence, most)):
+            for i in places:
+                if best >= depth:  # nobody holds more
+                    break
+                held = min(self._slots[i].num_cached // BLOCK, depth)
+                if held > best:
+                    best, place = held, i
+        slot = self._slots[place]
+        count = num_common(slot.tokens, sequence.tokens, min(slot.num_cached, most)) if best else 0
+        return place, count if count >= WORTH_SHARING else 0
 
     def _is_continued(self, place: int, count: int) -> bool:
         """Whether an idle slot may be used as it is: little else is in it, and it lies well."""
@@ -180,10 +210,16 @@ class SlotTable:
         return min(idle, key=lambda i: self._slots[i].released)
 
 
+def _keys_of(sequence: Sequence, count: int) -> list[int]:
+    """Of the first `count` tokens."""
+    extend_keys(sequence.block_keys, sequence.tokens, count)
+    return sequence.block_keys[: count // BLOCK]
+
+
 def num_common(one: list[int], other: list[int], most: int) -> int:
     """Leading tokens that are alike, at most `most`."""
-    for begin in range(0, most, _BLOCK):
-        end = min(begin + _BLOCK, most)
+    for begin in range(0, most, _COMPARED):
+        end = min(begin + _COMPARED, most)
         if one[begin:end] != other[begin:end]:
             pairs = zip(one[begin:end], other[begin:end], strict=True)
             return begin + next(i for i, (a, b) in enumerate(pairs) if a != b)

@@ -200,6 +200,39 @@ def test_paused_sequence_gives_its_slot_to_a_waiting_one_and_is_prefilled_again(
     assert bench.step() == {"c": (2, 1), "a": (0, 3)}
 
 
+def test_who_lost_its_slot_is_the_first_in_line_once_half_of_its_lead_is_read(
+    bench: Bench,
+) -> None:
+    a = bench.add("a", 2, run_ahead=4)
+    bench.add("b", 2)
+    for _ in range(4):
+        bench.step()
+    for name in ("c", "d", "e"):
+        bench.add(name, 2)
+    assert bench.step() == {"b": (5, 1), "c": (0, 2)}
+    a.num_taken = 1
+    bench.remove("b")
+    assert bench.step() == {"c": (2, 1), "d": (0, 2)}
+    a.num_taken = 2
+    bench.remove("c")
+    assert bench.step() == {"d": (2, 1), "a": (0, 4)}
+    assert bench.step() == {"d": (3, 1), "a": (4, 2)}
+
+
+def test_nobody_looks_for_a_slot_while_those_without_one_have_enough_to_read(bench: Bench) -> None:
+    a = bench.add("a", 1, run_ahead=2)
+    bench.step()
+    bench.step()
+    for name in ("b", "c"):
+        bench.add(name, 1)
+    bench.step()
+    for name in ("b", "c"):
+        bench.remove(name)
+    assert not bench.scheduler.has_work
+    a.num_taken = 1
+    assert bench.step() == {"a": (0, 3)}
+
+
 def test_paused_sequence_keeps_its_slot_while_nobody_waits(bench: Bench) -> None:
     bench.add("a", 2, run_ahead=1)
     bench.step()
