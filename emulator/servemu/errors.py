@@ -192,10 +192,10 @@ class StoredModelExists(ControlPlaneError):
 
 
 class StoredModelInUse(ControlPlaneError):
-    """Ours: its weights are in memory."""
+    """Ours: its weights are in memory, or an endpoint will want them there again."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"Model '{name}' is in memory or being loaded, and cannot be removed.")
+    def __init__(self, name: str, why: str = "is in memory or being loaded") -> None:
+        super().__init__(f"Model '{name}' {why}, and cannot be removed.")
 
 
 class UpdateInProgress(ControlPlaneError):

@@ -30,8 +30,8 @@ CHAT = "databricks-meta-llama-3-3-70b-instruct"
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """An emulator with a store of its own, where the model `mine` plays Llama 70B."""
-    family = {"families": {"llama-70b": {"stand_in": "mine"}}}
+    """An emulator with a store of its own, where `mine` plays Llama 70B, `small` 8B."""
+    family = {"families": {"llama-70b": {"stand_in": "mine"}, "llama-8b": {"stand_in": "small"}}}
     store = tmp_path_factory.mktemp("store")
     settings = Settings(engine="synthetic", model_store=store, catalog=family)
     with serve(settings, PausedClock()) as running:
@@ -97,6 +97,36 @@ def test_model_in_memory_is_not_removed(client: httpx.Client, folder: Path) -> N
         "Model 'mine' is in memory or being loaded, and cannot be removed.",
     )
     assert Path(shown["path"]).exists()
+
+
+def test_model_that_an_endpoint_will_want_again_is_not_removed(
+    client: httpx.Client, folder: Path, entity: Callable[..., Json]
+) -> None:
+    client.post(MODELS, json={"source": str(folder), "name": "small"})
+    body = {"name": "chat", "config": {"served_entities": [entity()]}}
+    created = client.post("/api/2.0/serving-endpoints", json=body)
+    assert created.status_code == 200, created.text
+    refused = client.delete(f"{MODELS}/small")
+    assert (refused.status_code, refused.json()["error_code"]) == (409, "RESOURCE_CONFLICT")
+    assert refused.json()["message"].startswith(
+        "Model 'small' plays the model of endpoint 'chat' of workspace '"
+    )
+    client.delete("/api/2.0/serving-endpoints/chat")
+    assert client.delete(f"{MODELS}/small").status_code == 200
+
+
+@pytest.mark.parametrize("columns", [40, 80, 400])
+def test_list_cuts_and_breaks_nothing_however_narrow_the_terminal(
+    client: httpx.Client, own: Emulator, folder: Path, columns: int
+) -> None:
+    client.post(MODELS, json={"source": str(folder), "name": "vectors"})
+    env = {"COLUMNS": str(columns)}
+    shown = CliRunner().invoke(app, ["models", "list", "--url", own.url], env=env).stdout
+    lines = shown.splitlines()
+    others = [line for line in lines if "folder:" not in line]
+    assert f"folder:{folder}" in shown
+    assert max(map(len, others)) <= columns
+    assert ("vectors" in lines) is (columns < 400)
 
 
 @pytest.mark.parametrize("name", ["..%2f..%2fetc", "%2e%2e", ".downloads", "a/b/c", "%2Fetc"])

@@ -15,6 +15,8 @@ Token = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the emulator answered.")]
 
 DEFAULT_URL = "http://127.0.0.1:8484"
+_ANY_WIDTH = 10_000
+"""Columns."""
 
 
 class Connection:
@@ -63,10 +65,14 @@ def show_json(answer: dict[str, Any]) -> None:
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-def show_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A plain table; long values are wrapped, never cut."""
+def show_table(
+    headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, or_records: bool = False
+) -> None:
+    """A plain table; long values are wrapped, never cut. `or_records`: where that would wrap, each
+    row is told in lines of its own: first its name, then what there is to say of it."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, header_style="bold")
@@ -74,4 +80,26 @@ def show_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    wide = console.options.update(max_width=_ANY_WIDTH)
+    if or_records and Measurement.get(console, wide, table).maximum > console.width:
+        for row in rows:
+            console.print(row[0], style="bold", markup=False, highlight=False, soft_wrap=True)
+            for line in _record(headings[1:], row[1:], console.width):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
+    console.print(table)
+
+
+def _record(headings: tuple[str, ...], values: tuple[str, ...], width: int) -> list[str]:
+    """Headings and values in lines of at most `width`, where they fit; empty ones are left out."""
+    lines: list[str] = []
+    for heading, value in zip(headings, values, strict=True):
+        if value in ("", "-"):
+            continue
+        said = f"{heading} {value}".strip()
+        if lines and len(lines[-1]) + len(said) + 3 <= width:
+            lines[-1] += f" · {said}"
+        else:
+            lines.append(f"  {said}")
+    return lines

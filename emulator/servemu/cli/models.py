@@ -51,7 +51,7 @@ def list_all(
         show_json(answer)
         return
     headings = ("name", "source", "dtype", "size", "computes in", "runner", "device", "")
-    show_table(headings, [_row(model) for model in answer["models"]])
+    show_table(headings, [_row(model) for model in answer["models"]], or_records=True)
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:

@@ -48,7 +48,8 @@ def throughput(
     if as_json:
         show_json(connection.get(_path(endpoint)))
         return
-    show_table(HEADINGS, [row for one in _asked(connection, endpoint) for row in rows(one)])
+    shown = [row for one in _asked(connection, endpoint) for row in rows(one)]
+    show_table(HEADINGS, shown, or_records=True)
 
 
 def rows(certificate: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -13,6 +13,9 @@ from servemu.schemas.control import Pull
 from servemu.world import World, world_of
 from servemu_engine.errors import LoadFailed
 from servemu_engine.weights import ModelNameTaken, ModelStore, StoredModel, check_name
+from servemu_state import workspaces
+from servemu_state.endpoints import list_all as list_all_of
+from servemu_state.records import Endpoint
 
 
 async def list_all(request: Request) -> Response:
@@ -84,9 +87,28 @@ def _remove(world: World, name: str) -> None:
     with world.residents.unused(name) as is_unused:
         if not is_unused:
             raise StoredModelInUse(name)
+        endpoint = _endpoint_on(world, name)
+        if endpoint is not None:
+            where = f"'{endpoint.name}' of workspace '{endpoint.workspace}'"
+            raise StoredModelInUse(name, f"plays the model of endpoint {where}")
         was_there = store_of(world).remove(name)
     if not was_there:
         raise _not_stored(name)
+
+
+def _endpoint_on(world: World, name: str) -> Endpoint | None:
+    """One that would want its weights at the next request. Pay-per-token endpoints do not count:
+    every store model of the catalogue plays for one of them."""
+    with world.db.read() as connection:
+        names = [workspace.name for workspace in workspaces.list_all(connection)]
+        endpoints = [one for each in names for one in list_all_of(connection, each)]
+    for endpoint in endpoints:
+        deployments = [one for one in (endpoint.active, endpoint.pending) if one is not None]
+        for entity in (entity for one in deployments for entity in one.entities):
+            model = world.lookup.of(entity)
+            if model is not None and model.folder is None and model.family.stand_in == name:
+                return endpoint
+    return None
 
 
 def _find(shown: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
