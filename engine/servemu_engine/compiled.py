@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from servemu_engine.cache import Segment
+from servemu_engine.compiled_packing import pack
 from servemu_engine.compiled_weights import CompiledWeights
 from servemu_engine.compiling import NotCompiled, compiled_library
 from servemu_engine.runner import flat, next_tokens
@@ -113,7 +114,7 @@ class CompiledRunner:
         self._run_step.restype = None
         self._panel = int(library.panel_width())
         self._model = model
-        self._weights = CompiledWeights(model, self._panel)
+        self._weights = CompiledWeights(pack(model, self._panel))
         self._cache = PanelCache(self._weights, self._panel)
         sizes = self._weights.model
         depths = (sizes.hidden, sizes.heads * sizes.head_size, sizes.inner)
@@ -163,11 +164,11 @@ class CompiledRunner:
 
     def _reshape(self, change: Reshape) -> None:
         self._cache.reshape(change)
-        positions = torch.arange(self._cache.length).unsqueeze(0)
-        cos, sin = self._model.model.rotary_emb(torch.zeros(1), positions)
-        if cos.shape[-1] != self._weights.model.head_size:
-            raise NotCompiled(f"{type(self._model).__name__} with partial rotation")
-        self._angles = (cos[0].contiguous(), sin[0].contiguous())
+        packed = self._weights.packed
+        angles = torch.arange(self._cache.length).float().outer(packed.tensors["rotation"])
+        angles = torch.cat([angles, angles], dim=-1)
+        scaling = packed.sizes.rotation_scaling
+        self._angles = (angles.cos() * scaling, angles.sin() * scaling)
 
     def _forward(self, ids: Sequence[int], segments: Sequence[Segment]) -> Tensor:
         """Logits of the last token of each segment: [segments, vocab]."""
@@ -175,7 +176,7 @@ class CompiledRunner:
         picked = torch.tensor([s.end - 1 for s in segments], dtype=torch.int32)
         model, padded = self._weights.model, self._weights.padded
         rows, most = len(ids), max(segment.stop for segment in segments)
-        embedded = F.embedding(torch.tensor(ids), self._model.get_input_embeddings().weight)
+        embedded = F.embedding(torch.tensor(ids), self._weights.packed.tensors["embedding"])
         x = torch.zeros(rows, padded(model.hidden))
         x[:, : model.hidden] = embedded
         heads = _ROWS_OF_ATTENTION + model.heads // model.kv_heads
@@ -207,7 +208,7 @@ class CompiledRunner:
             **{name: tensor.data_ptr() for name, tensor in buffers.items()},
         )
         self._run_step(ctypes.byref(model), ctypes.byref(step))
-        return logits[:, : self._model.config.vocab_size]
+        return logits[:, : self._weights.packed.sizes.vocab_size]
 
     def _spans(self, segments: Sequence[Segment]) -> Tensor:
         """[pieces, (slot, position, row, count)], int32: segments in pieces of a few tokens."""

@@ -1,25 +1,17 @@
-"""A Llama-like transformers model as the compiled step wants it: packed weights, C structures."""
+"""The C structures of the compiled step over a packed model."""
 
 import ctypes
-import math
-import mmap
-from collections.abc import Sequence
-from typing import Protocol, cast
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
-from servemu_engine.compiling import NotCompiled
+from servemu_engine.compiled_packing import PRECISIONS, PackedModel
 
-_FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-"""Not `dynamic` and `longrope`: their angles depend on the longest sequence of a step."""
+_MATRICES = ("qkv", "out", "gate_up", "down")
+_NORMS = ("norm_in", "norm_post", "norm_q", "norm_k")
 
 
 class Linear(ctypes.Structure):
-    """`Linear` of compiled_step.c."""
+    """`Linear` of compiled_products.h."""
 
     _fields_ = [
         ("weight", ctypes.c_void_p),
@@ -33,21 +25,21 @@ class Layer(ctypes.Structure):
     """`Layer` of compiled_step.c."""
 
     _fields_ = [
-        *((name, Linear) for name in ("qkv", "out", "gate_up", "down")),
-        *((name, ctypes.c_void_p) for name in ("norm_in", "norm_post", "norm_q", "norm_k")),
+        *((name, Linear) for name in _MATRICES),
+        *((name, ctypes.c_void_p) for name in _NORMS),
         *((name, ctypes.c_void_p) for name in ("keys", "values")),
         ("window", ctypes.c_int64),
     ]
 
 
-_SIZES = ("num_layers", "hidden", "inner", "heads", "kv_heads", "head_size", "is_bf16")
+_SIZES = ("num_layers", "hidden", "inner", "heads", "kv_heads", "head_size")
 
 
 class Model(ctypes.Structure):
     """`Model` of compiled_step.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in _SIZES),
+        *((name, ctypes.c_int64) for name in (*_SIZES, "precision")),
         ("eps", ctypes.c_float),
         ("scaling", ctypes.c_float),
         ("layers", ctypes.POINTER(Layer)),
@@ -56,133 +48,40 @@ class Model(ctypes.Structure):
     ]
 
 
-class _Attention(Protocol):
-    q_proj: nn.Linear
-    k_proj: nn.Linear
-    v_proj: nn.Linear
-    o_proj: nn.Linear
-    head_dim: int
-    scaling: float
-
-
-class _Mlp(Protocol):
-    gate_proj: nn.Linear
-    up_proj: nn.Linear
-    down_proj: nn.Linear
-
-
 class CompiledWeights:
-    """The packed weights, [width / panel, depth, panel] each, and the structures that point there.
+    """Points into the tensors of `packed`, which it keeps."""
 
-    Weights are float32, or bfloat16 where the model's are; norms and biases are float32.
-    """
-
-    def __init__(self, model: PreTrainedModel, panel: int) -> None:
-        check_supported(model)
-        self._panel = panel
-        self._dtype = model.dtype
-        self._kept: list[Tensor] = []
-        layers = list(model.model.layers)
-        self.layers = (Layer * len(layers))(*map(self._layer, layers))
-        config, attention = model.config, cast(_Attention, layers[0].self_attn)
+    def __init__(self, packed: PackedModel) -> None:
+        self.packed = packed
+        sizes = packed.sizes
+        self.layers = (Layer * sizes.num_layers)(*map(self._layer, range(sizes.num_layers)))
         self.model = Model(
-            num_layers=len(layers),
-            hidden=config.hidden_size,
-            inner=config.intermediate_size,
-            heads=config.num_attention_heads,
-            kv_heads=config.num_key_value_heads,
-            head_size=attention.head_dim,
-            is_bf16=self._dtype == torch.bfloat16,
-            eps=config.rms_norm_eps,
-            scaling=attention.scaling,
+            precision=PRECISIONS.index(sizes.precision),
+            eps=sizes.eps,
+            scaling=sizes.scaling,
             layers=ctypes.cast(self.layers, ctypes.POINTER(Layer)),
-            norm_last=self._pointer(model.model.norm.weight),
-            head=self._packed([model.lm_head]),
+            norm_last=packed.tensors["norm_last"].data_ptr(),
+            head=self._linear("head", "head"),
+            **{name: getattr(sizes, name) for name in _SIZES},
         )
 
     def padded(self, size: int) -> int:
         """Up to whole panels."""
-        return -(-size // self._panel) * self._panel
+        return self.packed.sizes.padded(size)
 
-    def _layer(self, block: nn.Module) -> Layer:
-        attention, mlp = cast(_Attention, block.self_attn), cast(_Mlp, block.mlp)
-        norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+    def _layer(self, number: int) -> Layer:
         return Layer(
-            qkv=self._packed([attention.q_proj, attention.k_proj, attention.v_proj]),
-            out=self._packed([attention.o_proj]),
-            gate_up=self._packed([mlp.gate_proj, mlp.up_proj], in_turn=True),
-            down=self._packed([mlp.down_proj]),
-            norm_in=self._pointer(block.get_parameter("input_layernorm.weight")),
-            norm_post=self._pointer(block.get_parameter("post_attention_layernorm.weight")),
-            norm_q=None if norms[0] is None else self._pointer(norms[0].weight),
-            norm_k=None if norms[1] is None else self._pointer(norms[1].weight),
-            window=_window(attention),
+            window=self.packed.sizes.windows[number],
+            **{kind: self._linear(f"{number}.{kind}", kind) for kind in _MATRICES},
+            **{norm: _pointer(self.packed.tensors.get(f"{number}.{norm}")) for norm in _NORMS},
         )
 
-    def _packed(self, linears: Sequence[nn.Linear], in_turn: bool = False) -> Linear:
-        """Their outputs side by side, or in turn panel by panel."""
-        weights = [linear.weight.detach() for linear in linears]
-        biases = [
-            torch.zeros(linear.out_features)
-            if linear.bias is None
-            else linear.bias.detach().float()
-            for linear in linears
-        ]
-        has_bias = any(linear.bias is not None for linear in linears)
-        if in_turn:
-            weight, bias = self._in_turn(weights), self._in_turn(biases)
-        else:
-            weight = self._whole(weights[0] if len(weights) == 1 else torch.cat(weights))
-            bias = self._whole(torch.cat(biases))
-        width, depth = weight.shape
-        packed = _huge_pages((width // self._panel, depth, self._panel), self._dtype)
-        packed.copy_(weight.view(-1, self._panel, depth).transpose(1, 2))
-        self._kept.append(packed)
-        return Linear(packed.data_ptr(), self._pointer(bias) if has_bias else None, depth, width)
-
-    def _whole(self, rows: Tensor) -> Tensor:
-        """Zeros below, up to whole panels."""
-        missing = self.padded(len(rows)) - len(rows)
-        return F.pad(rows, (*(0, 0) * (rows.ndim - 1), 0, missing)) if missing else rows
-
-    def _in_turn(self, parts: Sequence[Tensor]) -> Tensor:
-        panels = [self._whole(part) for part in parts]
-        panels = [part.view(-1, self._panel, *part.shape[1:]) for part in panels]
-        return torch.stack(panels, dim=1).flatten(0, 2)
-
-    def _pointer(self, vector: Tensor) -> int:
-        kept = vector.detach().float().contiguous()
-        self._kept.append(kept)
-        return kept.data_ptr()
+    def _linear(self, name: str, kind: str) -> Linear:
+        matrix, sizes = self.packed.tensors[name], self.packed.sizes
+        bias = _pointer(self.packed.tensors.get(f"{name}.bias"))
+        width = len(matrix) * sizes.panel
+        return Linear(matrix.data_ptr(), bias, sizes.depths()[kind], width)
 
 
-def check_supported(model: PreTrainedModel) -> None:
-    """Raises `NotCompiled` if the compiled step does not know the model."""
-    name, config = type(model).__name__, model.config
-    if name not in _FAMILIES:
-        raise NotCompiled(f"{name} is not one of {', '.join(_FAMILIES)}")
-    if model.device.type != "cpu" or model.dtype not in (torch.float32, torch.bfloat16):
-        raise NotCompiled(f"{model.dtype} on {model.device}: only float32 and bfloat16 on CPU")
-    rope = (config.rope_parameters or {}).get("rope_type", "default")
-    if config.hidden_act != "silu" or rope not in _ROPE_TYPES:
-        raise NotCompiled(f"{name} with activation {config.hidden_act!r}, rope type {rope!r}")
-    if type(model.lm_head) is not nn.Linear:
-        raise NotCompiled(f"{name}: its head is no plain linear layer")
-
-
-def _window(attention: _Attention) -> int:
-    """Of Mistral, in the config; of Qwen, in each layer; 0: it sees all."""
-    if hasattr(attention, "sliding_window"):
-        return int(attention.sliding_window or 0)
-    config = getattr(attention, "config", None)
-    if getattr(config, "model_type", "") != "mistral":
-        return 0
-    return int(getattr(config, "sliding_window", None) or 0)
-
-
-def _huge_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory that is read from end to end in every step."""
-    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(pages, dtype=dtype).view(shape)
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -21,6 +21,7 @@ from transformers import (
 from servemu_engine.base import Sampling
 from servemu_engine.cache import Segment
 from servemu_engine.compiled import CompiledRunner
+from servemu_engine.compiled_packing import PackedModel
 from servemu_engine.compiled_weights import CompiledWeights
 from servemu_engine.compiling import NotCompiled
 from servemu_engine.runner import Runner
@@ -228,8 +229,7 @@ def test_bytes_of_a_token_are_those_of_its_keys_and_values(library: Path) -> Non
 @pytest.mark.parametrize("name", ["qkv", "out", "gate_up", "down"])
 def test_wrong_weight_is_refused_at_load(name: str, library: Path) -> None:
     runner = CompiledRunner(tiny(FAMILIES["llama"]), library)
-    pointer = getattr(runner._weights.layers[1], name).weight
-    packed = next(kept for kept in runner._weights._kept if kept.data_ptr() == pointer)
+    packed = runner._weights.packed.tensors[f"1.{name}"]
     packed[0, 3] += 2.0
     with pytest.raises(NotCompiled, match="other logits than those of LlamaForCausalLM"):
         runner.check()
@@ -275,8 +275,8 @@ def test_without_a_compiler_transformers_serve_and_the_log_says_why(
 
 
 def test_wrong_step_is_not_served(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def planted(model: PreTrainedModel, panel: int) -> CompiledWeights:
-        weights = CompiledWeights(model, panel)
+    def planted(packed: PackedModel) -> CompiledWeights:
+        weights = CompiledWeights(packed)
         weights.model.eps = 0.5
         return weights
 
