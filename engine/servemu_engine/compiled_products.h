@@ -24,6 +24,7 @@
 #define PANEL (2 * LANES)
 #define TILE 6               /* rows whose sums, two vectors each, stay in registers */
 #define BLOCK (2048 / LANES) /* depth of the part of a panel, 16 KB, that stays in the L1 cache */
+#define ROWS (16 * TILE)     /* that stay in the L2 cache while panels pass by */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
@@ -243,7 +244,7 @@ typedef struct {
     int adds; /* out += x W^T + bias; else out = */
 } Use;
 
-static void panel(Use u, int64_t index) {
+static void panel(Use u, int64_t index, float *out) {
     float wide[BLOCK * PANEL] __attribute__((aligned(64)));
     const Linear *l = u.layer;
     const float *bias = l->bias ? l->bias + index * PANEL : zeros, *weight = l->weight;
@@ -264,10 +265,31 @@ static void panel(Use u, int64_t index) {
             for (int64_t i = 0; i < depth * PANEL; i++) bits[i] = (uint32_t)half[i] << 16;
             right = wide;
         }
-        multiply(u.rows, (Product){x, u.x_step, depth, right, PANEL, continues ? u.out : bias,
-                                   continues ? u.out_step : 0, u.out, u.out_step, is_int});
+        multiply(u.rows, (Product){x, u.x_step, depth, right, PANEL, continues ? out : bias,
+                                   continues ? u.out_step : 0, out, u.out_step, is_int});
     }
     if (u.adds && l->bias)
         for (int64_t r = 0; r < u.rows; r++)
-            for (int i = 0; i < PANEL; i++) u.out[r * u.out_step + i] += bias[i];
+            for (int i = 0; i < PANEL; i++) out[r * u.out_step + i] += bias[i];
+}
+
+/* Part `index` of a product: some of the rows, `run` panels from `*first` on. All rows of one part
+ * come before those of the next. No rows: there are no more parts. */
+static Use part_of(Use u, int64_t run, int64_t index, int64_t *first) {
+    int64_t runs = (u.layer->width / PANEL + run - 1) / run, parts = (u.rows + ROWS - 1) / ROWS;
+    int64_t most = (u.rows + parts * TILE - 1) / (parts * TILE) * TILE, row = index / runs * most;
+    *first = index % runs * run;
+    u.rows = u.rows - row < most ? u.rows - row : most;
+    u.x += row * u.x_step;
+    u.out += row * u.out_step;
+    return u;
+}
+
+/* Whether there was such a part. */
+static int multiply_part(Use whole, int64_t run, int64_t index) {
+    int64_t first, panels = whole.layer->width / PANEL;
+    Use u = part_of(whole, run, index, &first);
+    if (u.rows <= 0) return 0;
+    for (int64_t i = first; i < panels && i < first + run; i++) panel(u, i, u.out + i * PANEL);
+    return 1;
 }

@@ -89,33 +89,28 @@ static Use quantised(Worker *w, Use u) {
 
 static void linear(Worker *w, Use u) {
     u = quantised(w, u);
-    int64_t panels = u.layer->width / PANEL, run = panels / (8 * w->step->num_threads) + 1;
-    float *out = u.out;
-    for (int64_t first; (first = claim(w) * run) < panels;)
-        for (int64_t i = first; i < panels && i < first + run; i++) {
-            u.out = out + i * PANEL;
-            panel(u, i);
-        }
+    int64_t run = u.layer->width / PANEL / (8 * w->step->num_threads) + 1;
+    while (multiply_part(u, run, claim(w))) {}
     meet(w);
 }
 
 /* out = silu(gate) * up, silu(g) = g / (1 + e^-g) */
-static void gated(Worker *w, Use u) {
-    u = quantised(w, u);
-    int64_t panels = u.layer->width / PANEL / 2, pair = 2 * PANEL;
-    Use half = u;
-    half.out_step = pair;
-    for (int64_t i; (i = claim(w)) < panels;) {
-        for (int part = 0; part < 2; part++) {
-            half.out = w->scratch + part * PANEL;
-            panel(half, 2 * i + part);
-        }
+static void gated(Worker *w, Use whole) {
+    whole = quantised(w, whole);
+    for (;;) {
+        int64_t first;
+        Use u = part_of(whole, 2, claim(w), &first);
+        if (u.rows <= 0) break;
+        float *out = u.out + first / 2 * PANEL;
+        int64_t out_step = u.out_step;
+        u.out_step = 2 * PANEL;
+        for (int half = 0; half < 2; half++) panel(u, first + half, w->scratch + half * PANEL);
         for (int64_t r = 0; r < u.rows; r++)
             for (int j = 0; j < PANEL; j += LANES) {
-                const float *from = w->scratch + r * pair + j;
+                const float *from = w->scratch + r * u.out_step + j;
                 vec gate = load(from), up = load(from + PANEL);
                 vec silu = gate / (1.f + exponential(-gate));
-                store(u.out + r * u.out_step + i * PANEL + j, silu * up);
+                store(out + r * out_step + j, silu * up);
             }
     }
     meet(w);
@@ -281,7 +276,7 @@ typedef struct {
     Use use;
     Block *blocks;
     int64_t run; /* panels a thread takes at a time */
-    _Atomic int64_t row, panel;
+    _Atomic int64_t row, part;
 } Job;
 
 static void quantise_rows(void *data) {
@@ -293,19 +288,13 @@ static void quantise_rows(void *data) {
 
 static void multiply_rows(void *data) {
     Job *job = data;
-    Use u = job->use;
-    int64_t panels = u.layer->width / PANEL;
-    for (int64_t first; (first = atomic_fetch_add(&job->panel, job->run)) < panels;)
-        for (int64_t i = first; i < panels && i < first + job->run; i++) {
-            u.out = job->use.out + i * PANEL;
-            panel(u, i);
-        }
+    while (multiply_part(job->use, job->run, atomic_fetch_add(&job->part, 1))) {}
 }
 
 /* Between operators of torch its own threads, those of OpenMP, are the cheap ones: they are still
  * there (1 us) where new ones take 80 us and share their cores with the old ones that spin. Without
  * OpenMP: on the caller's thread. */
-static void in_parallel(void (*body)(void *), Job *job, int64_t num_threads) {
+static void in_parallel(void (*body)(void *), void *job, int64_t num_threads) {
     void (*parallel)(void (*)(void *), void *, unsigned, unsigned) = NULL;
     if (num_threads > 1) *(void **)&parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
     if (parallel)
@@ -333,3 +322,5 @@ void run_linear(const Linear *layer, int64_t precision, const float *x, int64_t 
 
 /* Of a row of activations as a layer with integer weights reads it. */
 int64_t row_bytes(int64_t depth) { return num_blocks(depth) * sizeof(Block); }
+
+#include "compiled_attention.h"
