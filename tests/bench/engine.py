@@ -6,6 +6,7 @@ it ends; a run with the same file does what is left, and its tables are of all t
 
 import os.path
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def race(folder: Path, todo: Sequence[Turn], options: Options) -> list[str]:
     """Record one round after the other; why whom could not run. A short batch of each goes first,
     uncounted; every other round goes backwards."""
     take_all_cores()
+    began = time.monotonic()
     _say(f"{len(todo)} rounds, about {_minutes(todo, LOADING_SECONDS)} min")
     engines = {engine for turn in todo for engine in turn.engines}
     peers, notes = _peers(folder, engines, options)
@@ -70,7 +72,10 @@ def race(folder: Path, todo: Sequence[Turn], options: Options) -> list[str]:
         for peer in (peer for of_engine in peers.values() for peer in of_engine):
             peer.answer(Work((text(0, 40), text(1, 40)), (8, 8)))
         for number, turn in enumerate(todo):
-            _say(f"round {turn.number}: {turn.workload}; about {_minutes(todo[number:])} min left")
+            _say(
+                f"{time.monotonic() - began:.0f} s: round {turn.number + 1}, {turn.workload}; "
+                f"about {_minutes(todo[number:])} min left"
+            )
             racing = [peer for engine in turn.engines for peer in peers.get(engine, [])]
             record.append(options.record, [_round(folder, turn, racing)])
     finally:
