@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from servemu.aside import aside
 from servemu.clock import Clock
 from servemu.conversation import Asking, Conversation, Growing, Head
 from servemu.errors import (
@@ -43,8 +44,6 @@ from servemu_engine.errors import (
     RequestRefused,
 )
 
-SHORT = 20_000
-"""Characters of a prompt that are read on the event loop: about 10 ms."""
 Refusal = Callable[[RequestRefused], ApiError]
 """What is answered to a prompt that the engine will not take."""
 CLIENT_LEFT = 499
@@ -84,7 +83,7 @@ def decode_by_task(
 
 async def answer(request: Request, served: Served, value: Mapping[str, Any]) -> Response:
     """Answer a JSON body by the task of the endpoint. Raises `ApiError`, `ClientDisconnect`."""
-    wanted = decode_by_task(served, value)
+    wanted = await aside(request, decode_by_task, served, value)
     try:
         match wanted:
             case ChatRequest():
@@ -108,8 +107,9 @@ async def converse(request: Request, served: Served, wanted: Conversation) -> Re
 async def _chat(request: Request, served: Served, wanted: Conversation) -> Response:
     engine = _engine(served)
     dialect = dialect_of(served.model_type)
-    wish = _seeded(request, served, wanted.generate_request(served.context_length, dialect))
-    prepared = await _prepared(engine, wish, wanted.refusal)
+    asked_for = await aside(request, wanted.generate_request, served.context_length, dialect)
+    wish = _seeded(request, served, asked_for)
+    [prepared] = await _prepared(request, engine, [wish], wanted.refusal)
     world = world_of(request)
     answer_id = world.dice.uuid(served.workspace, f"answer/{served.endpoint}")
     created = int(world.clock.now())
@@ -123,9 +123,9 @@ async def _chat(request: Request, served: Served, wanted: Conversation) -> Respo
 
 async def _completions(request: Request, served: Served, wanted: CompletionsRequest) -> Response:
     engine = _engine(served)
-    wishes = wanted.generate_requests(served.context_length)
-    requests = [_seeded(request, served, wish) for wish in wishes]
-    prepared = [await _prepared(engine, one, wanted.refusal) for one in requests]
+    asked_for = await aside(request, wanted.generate_requests, served.context_length)
+    wishes = [_seeded(request, served, wish) for wish in asked_for]
+    prepared = await _prepared(request, engine, wishes, wanted.refusal)
     wanted.check_context([one.num_prompt_tokens for one in prepared], served.context_length)
     world = world_of(request)
     asked = Asked(
@@ -159,7 +159,7 @@ async def _embeddings(request: Request, served: Served, wanted: EmbeddingsReques
     if embedder is None:
         raise EndpointNotReady(served.endpoint)
     try:
-        prepared = embedder.prepare_embed(wanted.embed_request(served))
+        prepared = await aside(request, embedder.prepare_embed, wanted.embed_request(served))
     except InvalidPrompt as error:
         raise refuse(str(error)) from error
 
@@ -302,17 +302,20 @@ def _engine(served: Served) -> Engine:
     return served.engine
 
 
-async def _prepared(engine: Engine, request: GenerateRequest, refusal: Refusal) -> PreparedRequest:
-    """In a worker thread where it may take long: grammars, and prompts of many tokens."""
-    size = len(request.prompt) + sum(len(message.content) for message in request.messages)
-    if size < SHORT and request.tool_use is None and request.json_answer is None:
-        return _prepare(engine, request, refusal)
-    return await asyncio.to_thread(_prepare, engine, request, refusal)
+async def _prepared(
+    request: Request, engine: Engine, wishes: Sequence[GenerateRequest], refusal: Refusal
+) -> list[PreparedRequest]:
+    """In a worker thread where it may take long: grammars, and bodies of many tokens."""
+    if any(wish.tool_use is not None or wish.json_answer is not None for wish in wishes):
+        return await asyncio.to_thread(_prepare, engine, wishes, refusal)
+    return await aside(request, _prepare, engine, wishes, refusal)
 
 
-def _prepare(engine: Engine, request: GenerateRequest, refusal: Refusal) -> PreparedRequest:
+def _prepare(
+    engine: Engine, wishes: Sequence[GenerateRequest], refusal: Refusal
+) -> list[PreparedRequest]:
     try:
-        return engine.prepare(request)
+        return [engine.prepare(wish) for wish in wishes]
     except RequestRefused as error:
         raise refusal(error) from error
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from servemu.answering import GeneratedResponse, Job
+from servemu.aside import aside
 from servemu.catalog.signatures import Signature
 from servemu.conversation import Payload
 from servemu.errors import ApiError, EndpointNotReady
@@ -26,13 +27,13 @@ async def predict(request: Request, served: Served, body: bytes) -> Response:
     if served.engine is None:
         raise EndpointNotReady(served.endpoint)
     signature = served.signature or Signature()
-    asked = read_inputs(body, signature)
+    asked = await aside(request, read_inputs, body, signature)
     wish = GenerateRequest(
         prompt=asked.prompt(), json_answer=JsonAnswer(prediction_schema(signature))
     )
     world = world_of(request)
     deadline = world.clock.monotonic() + world.settings.request_timeout
-    prepared = (served.engine.prepare(wish),)
+    prepared = (await aside(request, served.engine.prepare, wish),)
     exchange = exchange_of(request)
     job = Job(served, served.engine, prepared, Predictions(), False, deadline, exchange)
     return GeneratedResponse(job, world.clock)

@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from servemu import answering
+from servemu.aside import aside
 from servemu.metering import route
 from servemu.routes.invocations import or_client_left, read_body
 from servemu.routes.openai import check_api
@@ -17,7 +18,8 @@ async def messages(request: Request) -> Response:
 
 
 async def _messages(request: Request) -> Response:
-    wanted = decode_messages(parse(await read_body(request)))
+    value = parse(await read_body(request))
+    wanted = await aside(request, decode_messages, value)
     served = await route(request, wanted.model)
     check_api(served, API)
     return await answering.converse(request, served, wanted)

@@ -6,6 +6,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from servemu import answering
+from servemu.aside import note_size
 from servemu.errors import PayloadTooLarge
 from servemu.metering import route
 from servemu.predicting import predict
@@ -54,4 +55,5 @@ async def read_body(request: Request) -> bytes:
             parts.append(part)
     if size > limit:
         raise PayloadTooLarge(limit, size)
+    note_size(request, size)
     return b"".join(parts)

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from servemu import answering
+from servemu.aside import aside
 from servemu.metering import route
 from servemu.routes.invocations import or_client_left, read_body
 from servemu.schemas.decoding import decode, parse, refuse
@@ -42,7 +43,8 @@ async def respond(request: Request, value: Mapping[str, Any]) -> Response:
     """Answer a body of the Responses API. Raises `ApiError`."""
     served = await route(request, endpoint_in(value))
     check_api(served, API)
-    return await answering.converse(request, served, decode(ResponsesRequest, value))
+    wanted = await aside(request, decode, ResponsesRequest, value)
+    return await answering.converse(request, served, wanted)
 
 
 def endpoint_in(value: Mapping[str, Any]) -> str:
@@ -68,6 +70,6 @@ async def answer_by_task(request: Request, value: Mapping[str, Any], task: Task)
     model = endpoint_in(value)
     served = await route(request, model)
     if served.task != task:
-        answering.decode_by_task(served, value)
+        await aside(request, answering.decode_by_task, served, value)
         raise refuse(f'endpoint "{model}" serves {served.task}, not {task}')
     return await answering.answer(request, served, value)

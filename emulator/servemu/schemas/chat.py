@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 
 from servemu.conversation import Head
 from servemu.schemas.answers import Asked, Choice, Shape
-from servemu.schemas.decoding import Body, refuse
+from servemu.schemas.decoding import Body, Items, refuse
 from servemu.schemas.reasoning import (
     PLAIN,
     Dialect,
@@ -68,20 +68,20 @@ class ChatMessage(Body):
     """One message as it is sent."""
 
     role: str
-    content: Annotated[list[ContentPart], BeforeValidator(_parts)] = Field(default_factory=list)
+    content: Annotated[Items[ContentPart], BeforeValidator(_parts)] = Field(default_factory=list)
     name: str = ""
     """Ignored. litellm leaves it out for users: the service may refuse it there (GUESS)."""
     tool_call_id: str = ""
-    tool_calls: list[AssistantToolCall] = Field(default_factory=list)
+    tool_calls: Items[AssistantToolCall] = Field(default_factory=list)
 
 
 class ChatRequest(GenerationFields):
     """Body of a chat call."""
 
-    messages: list[ChatMessage]
+    messages: Items[ChatMessage]
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: list[ToolDefinition] = Field(default_factory=list)
+    tools: Items[ToolDefinition] = Field(default_factory=list)
     tool_choice: ToolChoice | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None

@@ -8,6 +8,9 @@ from servemu.schemas.decoding import refuse
 from servemu.schemas.sampling import GenerationFields, Strings
 from servemu_engine.base import GenerateRequest
 
+MAX_PROMPTS = 1024
+"""Ours: all of them run at once. No limit of the service is known."""
+
 
 class CompletionsRequest(GenerationFields):
     """Body of a completions call. `logprobs` is not listed by the docs: an unknown field."""
@@ -24,6 +27,8 @@ class CompletionsRequest(GenerationFields):
         """What the engine is asked, one for each prompt. Raises `BadRequest`."""
         if not self.prompt or "" in self.prompt:
             raise refuse("prompt must be a non-empty string or list of such strings")
+        if len(self.prompt) > MAX_PROMPTS:
+            raise refuse(f"prompt must have at most {MAX_PROMPTS} items")
         if self.stream and self.n > 1 and len(self.prompt) > 1:
             # Both texts of a prompt would carry its index: nobody could tell them apart (GUESS).
             raise refuse("n must be 1 when several prompts are streamed")

@@ -1,15 +1,41 @@
 """Decoding a data-plane body as the real service does: strictly, with errors in the words of Go."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, from_json
 
 from servemu.errors import BadRequest, MalformedRequest
 from servemu_engine.errors import PromptTooLong, RequestRefused
 
 PositiveInt = Annotated[int, Field(gt=0, le=2**31 - 1)]
+
+Item = TypeVar("Item")
+Items = Annotated[list[Item], FailFast()]
+"""A list that is read up to its first wrong item: four MB of wrong ones would take half a minute
+to tell of.
+"""
+
+
+def _to_first_wrong(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    wrong = next((key for key, item in value.items() if not isinstance(item, str)), None)
+    return value if wrong is None else {wrong: value[wrong]}
+
+
+Pairs = Annotated[dict[str, str], BeforeValidator(_to_first_wrong)]
+"""A map of strings to strings, that tells of one wrong value as `Items` does."""
 
 GO_TYPES = {
     "string_type": "string",
@@ -25,7 +51,10 @@ GO_TYPES = {
 
 
 class Body(BaseModel):
-    """A JSON object of the wire: no unknown fields, no coercion; null means absent, as in Go."""
+    """A JSON object of the wire: no unknown fields, no coercion; null means absent, as in Go.
+
+    Of the unknown fields the first is told of, however many there are.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -34,8 +63,16 @@ class Body(BaseModel):
     def _drop_nulls(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = cls.model_fields
-        return {key: item for key, item in value.items() if item is not None or key not in known}
+        names = _names(cls)
+        known = {key: item for key, item in value.items() if item is not None and key in names}
+        unknown = next((key for key in value if key not in names), None)
+        return known if unknown is None else {**known, unknown: value[unknown]}
+
+
+@cache
+def _names(schema: type[Body]) -> frozenset[str]:
+    """Of the fields, as they stand on the wire."""
+    return frozenset(field.alias or name for name, field in schema.model_fields.items())
 
 
 Request = TypeVar("Request", bound=Body)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from servemu.schemas.decoding import Body, PositiveInt, refuse
+from servemu.schemas.decoding import Body, Pairs, PositiveInt, refuse
 from servemu.schemas.sampling import Strings
 from servemu.serving import Served
 from servemu_engine.base import EmbedRequest
@@ -27,7 +27,7 @@ class EmbeddingsRequest(Body):
     dimensions: PositiveInt | None = None
     user: str = ""
     client_request_id: str = ""
-    usage_context: dict[str, str] = Field(default_factory=dict)
+    usage_context: Pairs = Field(default_factory=dict)
 
     def embed_request(self, served: Served) -> EmbedRequest:
         """What the embedder is asked. Raises `BadRequest`."""

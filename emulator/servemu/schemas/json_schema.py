@@ -38,9 +38,12 @@ def invalid(reason: str) -> BadRequest:
 def check_schema(schema: Mapping[str, Any], max_keys: int) -> None:
     """Raises `BadRequest` for the first thing outside of the subset, and for too many keys.
 
-    A key is a named property at any depth; how the service counts, and its text, are a GUESS.
+    A key is a property at any depth, named or only required; how the service counts, and its text,
+    are a GUESS.
     """
-    keys = sum(len(one.get("properties", ())) for one in _checked(schema, 1))
+    keys = sum(
+        len({*one.get("properties", ()), *one.get("required", ())}) for one in _checked(schema, 1)
+    )
     if keys > max_keys:
         raise invalid(f"the schema has {keys} keys, at most {max_keys} are supported")
 

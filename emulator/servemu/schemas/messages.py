@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 
 from servemu.conversation import Head
 from servemu.errors import BadRequest
-from servemu.schemas.decoding import Body, PositiveInt
+from servemu.schemas.decoding import Body, Items, PositiveInt
 from servemu.schemas.message_answers import ShownMessage
 from servemu.schemas.reasoning import Dialect, Thinking
 from servemu.schemas.tools import (
@@ -60,7 +60,7 @@ class ContentBlock(Body):
     name: str = ""
     input: dict[str, JsonValue] = Field(default_factory=dict)
     tool_use_id: str = ""
-    content: Annotated[list[TextBlock], BeforeValidator(_blocks)] = Field(default_factory=list)
+    content: Annotated[Items[TextBlock], BeforeValidator(_blocks)] = Field(default_factory=list)
     is_error: bool = False
     thinking: str = ""
     signature: str = ""
@@ -78,7 +78,7 @@ class InputMessage(Body):
     """One message as it is sent."""
 
     role: Literal["user", "assistant"]
-    content: Annotated[list[ContentBlock], BeforeValidator(_blocks)]
+    content: Annotated[Items[ContentBlock], BeforeValidator(_blocks)]
 
 
 class MessageTool(Body):
@@ -103,15 +103,15 @@ class MessagesRequest(Body):
     """Body of a Messages call. Defaults and ranges are Anthropic's."""
 
     model: str
-    messages: list[InputMessage]
+    messages: Items[InputMessage]
     max_tokens: PositiveInt
-    system: Annotated[list[TextBlock], BeforeValidator(_blocks)] = Field(default_factory=list)
-    stop_sequences: list[str] = Field(default_factory=list)
+    system: Annotated[Items[TextBlock], BeforeValidator(_blocks)] = Field(default_factory=list)
+    stop_sequences: Items[str] = Field(default_factory=list)
     stream: bool = False
     temperature: float = Field(1.0, ge=0, le=1)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: PositiveInt | None = None
-    tools: list[MessageTool] = Field(default_factory=list)
+    tools: Items[MessageTool] = Field(default_factory=list)
     tool_choice: MessageToolChoice | None = None
     thinking: Thinking | None = None
     """Taken; the stand-ins do not think."""

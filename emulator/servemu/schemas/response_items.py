@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from servemu.schemas.decoding import Body, refuse
+from servemu.schemas.decoding import Body, Items, refuse
 from servemu_engine.base import Message, ToolCall
 
 MAX_ID = 64
@@ -37,7 +37,7 @@ def _parts(value: Any) -> Any:
     return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
 
 
-Parts = Annotated[list[ItemPart], BeforeValidator(_parts)]
+Parts = Annotated[Items[ItemPart], BeforeValidator(_parts)]
 
 
 class InputItem(Body):

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 
 from servemu.conversation import Head
 from servemu.errors import BadRequest
-from servemu.schemas.decoding import Body, PositiveInt, refuse, refuse_prompt
+from servemu.schemas.decoding import Body, Items, Pairs, PositiveInt, refuse, refuse_prompt
 from servemu.schemas.reasoning import Dialect
 from servemu.schemas.response_answers import Shown
 from servemu.schemas.response_items import InputItem, conversation
@@ -86,7 +86,7 @@ class ResponsesRequest(Body):
     """
 
     model: str = ""
-    input: Annotated[list[InputItem], BeforeValidator(_items)]
+    input: Annotated[Items[InputItem], BeforeValidator(_items)]
     instructions: str = ""
     max_output_tokens: PositiveInt | None = None
     temperature: float = Field(1.0, ge=0, le=2)
@@ -94,16 +94,16 @@ class ResponsesRequest(Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     text: TextConfig = TextConfig()
-    tools: list[ResponseTool] = Field(default_factory=list)
+    tools: Items[ResponseTool] = Field(default_factory=list)
     tool_choice: Annotated[ResponseToolChoice, BeforeValidator(_choice)] | None = None
     parallel_tool_calls: bool = True
     reasoning: dict[str, JsonValue] | None = None
     """The stand-ins do not reason."""
     truncation: Literal["auto", "disabled"] = "disabled"
-    metadata: dict[str, str] = Field(default_factory=dict)
+    metadata: Pairs = Field(default_factory=dict)
     user: str = ""
     client_request_id: str = ""
-    usage_context: dict[str, str] = Field(default_factory=dict)
+    usage_context: Pairs = Field(default_factory=dict)
 
     def generate_request(self, context_length: int, dialect: Dialect) -> GenerateRequest:
         """What the engine is asked. Raises `BadRequest`."""

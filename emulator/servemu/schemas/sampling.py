@@ -5,12 +5,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from servemu.errors import BadRequest
-from servemu.schemas.decoding import Body, PositiveInt, refuse, refuse_prompt
+from servemu.schemas.decoding import Body, Items, Pairs, PositiveInt, refuse, refuse_prompt
 from servemu_engine.base import Sampling
 from servemu_engine.errors import RequestRefused
 
 MAX_CHOICES = 5
 """The docs say any n > 0, the SDK's text 1 to 5 (facts/data_plane §2.1)."""
+MAX_STOPS = 100
+"""Ours: each is looked for at every token. No limit of the service is known."""
 
 
 def listed(value: Any) -> Any:
@@ -18,7 +20,7 @@ def listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Strings = Annotated[list[str], BeforeValidator(listed)]
+Strings = Annotated[Items[str], BeforeValidator(listed)]
 
 
 class GenerationFields(Body):
@@ -36,7 +38,7 @@ class GenerationFields(Body):
     n: int = Field(1, ge=1, le=MAX_CHOICES)
     user: str = ""
     client_request_id: str = ""
-    usage_context: dict[str, str] = Field(default_factory=dict)
+    usage_context: Pairs = Field(default_factory=dict)
 
     def refusal(self, error: RequestRefused) -> BadRequest:
         """A prompt that the engine will not take."""
@@ -46,6 +48,8 @@ class GenerationFields(Body):
         """What the engine needs of these. Raises `BadRequest`."""
         if "" in self.stop:
             raise refuse("stop must not contain an empty string")
+        if len(self.stop) > MAX_STOPS:
+            raise refuse(f"stop must have at most {MAX_STOPS} items")
         return Sampling(
             max_tokens=self.max_tokens,
             temperature=self.temperature,

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from servemu.errors import BadRequest, MalformedRequest
 from servemu.schemas.chat import ChatRequest
 from servemu.schemas.completions import CompletionsRequest
 from servemu.schemas.decoding import decode, parse
 from servemu.schemas.embeddings import EmbeddingsRequest
+from servemu.schemas.messages import MessagesRequest
+from servemu.schemas.responses import ResponsesRequest
 from servemu_engine.base import GenerateRequest, Message, Sampling
 
 USER: dict[str, Any] = {"role": "user", "content": "hi"}
@@ -95,6 +98,7 @@ def test_body_that_is_no_object_is_refused() -> None:
         ),
         ({"top_logprobs": 1}, "logprobs must be true when top_logprobs is given"),
         ({"stop": [""]}, "stop must not contain an empty string"),
+        ({"stop": ["a"] * 101}, "stop must have at most 100 items"),
         ({"messages": []}, "messages must be a non-empty list"),
         ({"messages": None}, "messages must be given"),
         ({"tools": [{}]}, "tools.0.type must be given"),
@@ -173,6 +177,7 @@ def test_null_means_absent() -> None:
     [
         ({}, "prompt must be given"),
         ({"prompt": []}, "prompt must be a non-empty string or list of such strings"),
+        ({"prompt": ["x"] * 1025}, "prompt must have at most 1024 items"),
         ({"prompt": "x", "logprobs": 1}, 'json: unknown field "logprobs"'),
         ({"prompt": "x", "error_behavior": "x"}, "error_behavior must be 'error' or 'truncate'"),
         (
@@ -225,6 +230,29 @@ def test_embeddings_body_is_refused(body: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequest) as refused:
         decode(EmbeddingsRequest, body)
     assert refused.value.message == f"Bad request: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        (ChatRequest, {"messages": [1] * 9}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [1] * 9}]}),
+        (ChatRequest, {"messages": [], "stop": [1] * 9}),
+        (ChatRequest, {"messages": [], "usage_context": {f"k{i}": i for i in range(9)}}),
+        (ChatRequest, {"messages": [], **{f"k{i}": i for i in range(9)}}),
+        (CompletionsRequest, {"prompt": [1] * 9}),
+        (EmbeddingsRequest, {"input": [1] * 9}),
+        (MessagesRequest, {"model": "m", "max_tokens": 1, "messages": [1] * 9}),
+        (ResponsesRequest, {"input": [1] * 9}),
+    ],
+)
+def test_one_wrong_item_is_told_of_however_many_there_are(
+    schema: type[BaseModel], body: dict[str, Any]
+) -> None:
+    """A body of 4 MB holds a million: to tell of them all took half a minute."""
+    with pytest.raises(ValidationError) as refused:
+        schema.model_validate(body)
+    assert refused.value.error_count() == 1
 
 
 json_values = st.recursive(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from servemu_engine.base import Chunk
+from servemu_engine.base import Chunk, GenerateRequest, Message, PreparedRequest
 
 if TYPE_CHECKING:
     from tests.emulator.data_plane.conftest import Plane, ScriptedEngine
 
+    from servemu.serving import Task
+
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+BODY_READ = (Message("user", "hi"),)
 LIMIT = 64 * 1024
 NOT_FOUND = {
     "error_code": "ENDPOINT_NOT_FOUND",
@@ -121,3 +125,36 @@ def test_endless_body_is_not_read_to_its_end(http: httpx.Client) -> None:
     response = http.post("/e/invocations", content=b" " * (LIMIT * 20))
     assert response.status_code == 413
     assert response.json()["message"] == f"Request body exceeds the maximum of {LIMIT} bytes."
+
+
+@pytest.mark.parametrize(
+    ("task", "body"),
+    [
+        ("llm/v1/chat", {"messages": [{"role": "user", "content": "x" * 30_000}]}),
+        ("llm/v1/chat", {"messages": [BODY["messages"][0]] * 1000}),
+        ("llm/v1/completions", {"prompt": ["x" * 100] * 300}),
+    ],
+)
+def test_long_body_is_read_beside_the_event_loop(
+    plane: Plane,
+    http: httpx.Client,
+    scripted: type[ScriptedEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    task: Task,
+    body: dict[str, Any],
+) -> None:
+    """It would hold up every stream: 4 MB take seconds to decode and tokenise."""
+    engine = scripted([Chunk(0, "", 1, finish_reason="stop")])
+    threads: dict[int, set[int]] = {0: set(), 1: set()}
+
+    def prepare(request: GenerateRequest) -> PreparedRequest:
+        is_long = request.messages != BODY_READ and request.prompt != "x"
+        threads[is_long].add(threading.get_ident())
+        return PreparedRequest(request, (1,), 1, 1)
+
+    monkeypatch.setattr(engine, "prepare", prepare)
+    plane.add("long", task, engine)
+    short = BODY if task == "llm/v1/chat" else {"prompt": "x"}
+    for sent in (short, body):
+        assert http.post("/long/invocations", json=sent).status_code == 200
+    assert threads[0].isdisjoint(threads[1])

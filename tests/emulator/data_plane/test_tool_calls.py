@@ -173,6 +173,10 @@ def test_json_object_is_an_object(
             "the schema has 65 keys, at most 64 are supported",
         ),
         (
+            {"type": "object", "required": [f"k{i}" for i in range(65)]},
+            "the schema has 65 keys, at most 64 are supported",
+        ),
+        (
             json.loads('{"items": ' * 16 + "{}" + "}" * 16),
             "the schema is nested more than 16 deep",
         ),
