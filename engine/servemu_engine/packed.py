@@ -1,19 +1,32 @@
-"""Linear layers over weights that oneDNN has laid out for a few rows at a time, on CPU.
+"""Linear layers over weights that are laid out for a few rows at a time, on CPU.
 
 For 1 to 32 rows, which is what decoding has, the usual product takes up to six times as long
-(facts/engine.md), and its rounding depends on the number of rows; this one's does not, so that a
-greedy answer is the same alone and in a batch. The two operators are private to torch: they are
-tried and checked on each layer, and the layer stays as it is where they are missing, fail or
-differ.
+(facts/engine.md), and its rounding depends on the number of rows; these products' does not, so that
+a greedy answer is the same alone and in a batch. The layout is the compiled step's where there is
+a compiler (compiled_linear.py), else oneDNN's, whose two operators are private to torch. Either is
+tried and checked on each layer, which stays as it is where its product is missing, fails or
+differs.
 """
 
+import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from servemu_engine.compiled_linear import CompiledLinear, LinearLibrary
+from servemu_engine.compiling import NotCompiled
+
+Pack = Callable[[Tensor, Tensor | None], nn.Module]
+"""A layer from weights [outputs, inputs] and bias. May raise AttributeError, NotImplementedError or
+RuntimeError."""
+
+_log = logging.getLogger(__name__)
 _FEW_ROWS = 32
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.02}
 _SIBLINGS = (
@@ -25,7 +38,7 @@ _SIBLINGS = (
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear`, packed."""
+    """`nn.Linear`, packed by oneDNN."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Raises AttributeError, NotImplementedError or RuntimeError without the operators."""
@@ -43,7 +56,7 @@ class PackedLinear(nn.Module):
 class _Fused:
     """The product of several layers for the rows that a thread saw last."""
 
-    def __init__(self, linear: PackedLinear, sizes: Sequence[int]) -> None:
+    def __init__(self, linear: nn.Module, sizes: Sequence[int]) -> None:
         self._linear = linear
         self._sizes = list(sizes)
         self._seen = threading.local()
@@ -72,19 +85,28 @@ class _FusedPart(nn.Module):
         return self._fused.part(rows, self._index)
 
 
-def pack_linears(model: nn.Module) -> int:
+def packing(libraries: Path) -> Pack:
+    """Compiled products, from the folder of the libraries; without a compiler oneDNN's."""
+    try:
+        return partial(CompiledLinear, LinearLibrary(libraries))
+    except NotCompiled as reason:
+        _log.warning("linear layers are oneDNN's: %s", reason)
+        return PackedLinear
+
+
+def pack_linears(model: nn.Module, pack: Pack = PackedLinear) -> int:
     """Replace the linear layers of `model`; how many. A tied embedding keeps its own copy."""
     count = 0
     for parent in list(model.modules()):
         for names in _groups(parent):
             layers = [parent.get_submodule(name) for name in names]
-            packed = _pack(layers)
+            packed = _packed(layers, pack)
             if packed is None:
                 continue
             if len(names) == 1:
                 setattr(parent, names[0], packed)
             else:
-                fused = _Fused(packed, [len(layer.get_parameter("weight")) for layer in layers])
+                fused = _Fused(packed, [len(_weight(layer)) for layer in layers])
                 for index, name in enumerate(names):
                     setattr(parent, name, _FusedPart(fused, index))
             count += len(names)
@@ -97,7 +119,7 @@ def _groups(parent: nn.Module) -> Iterator[tuple[str, ...]]:
     for siblings in _SIBLINGS:
         if names.issuperset(siblings):
             layers = [parent.get_submodule(name) for name in siblings]
-            if len({(layer.in_features, layer.bias is None) for layer in layers}) == 1:
+            if len({(_weight(layer).shape[1], layer.bias is None) for layer in layers}) == 1:
                 names.difference_update(siblings)
                 yield siblings
     yield from ((name,) for name in sorted(names))
@@ -105,22 +127,28 @@ def _groups(parent: nn.Module) -> Iterator[tuple[str, ...]]:
 
 def _is_packable(layer: nn.Module) -> bool:
     return (
-        type(layer) is nn.Linear
-        and layer.weight.device.type == "cpu"
-        and layer.weight.dtype in _TOLERANCES
+        type(layer) in (nn.Linear, Conv1D)
+        and layer.get_parameter("weight").device.type == "cpu"
+        and layer.get_parameter("weight").dtype in _TOLERANCES
     )
 
 
+def _weight(layer: nn.Module) -> Tensor:
+    """[outputs, inputs]"""
+    weight = layer.get_parameter("weight")
+    return weight.T if type(layer) is Conv1D else weight
+
+
 @torch.inference_mode()
-def _pack(layers: Sequence[nn.Module]) -> PackedLinear | None:
-    weight = torch.cat([layer.get_parameter("weight") for layer in layers])
+def _packed(layers: Sequence[nn.Module], pack: Pack) -> nn.Module | None:
+    weight = torch.cat([_weight(layer) for layer in layers])
     biases: list[Tensor] = [
         layer.get_parameter("bias") for layer in layers if layer.bias is not None
     ]
     bias = torch.cat(biases) if biases else None
     probe = torch.linspace(-1, 1, 3 * weight.shape[1]).view(1, 3, -1).to(weight.dtype)
     try:
-        packed = PackedLinear(weight, bias)
+        packed = pack(weight, bias)
         got = packed(probe)
     except (AttributeError, NotImplementedError, RuntimeError):
         return None

@@ -8,9 +8,10 @@ from typing import Literal, Protocol
 from transformers import PreTrainedModel
 
 from servemu_engine.compiled import CompiledRunner
+from servemu_engine.compiled_packing import Precision
 from servemu_engine.compiling import NotCompiled
 from servemu_engine.loop import StepRunner
-from servemu_engine.packed import pack_linears
+from servemu_engine.packed import pack_linears, packing
 from servemu_engine.runner import Runner
 
 RunnerChoice = Literal["auto", "transformers", "compiled"]
@@ -28,12 +29,14 @@ class CheckedRunner(StepRunner, Protocol):
 class RunnerOptions:
     """`choice` "auto": compiled, and where that fails transformers, with one line in the log.
 
-    `compiled`: the folder of compiled libraries.
+    `compiled`: the folder of compiled libraries. `precision`: of the weights of the compiled step;
+    None: the model's.
     """
 
     choice: RunnerChoice
     compiled: Path
     num_threads: int | None = None
+    precision: Precision | None = None
 
 
 def checked_runner(model: PreTrainedModel, options: RunnerOptions) -> tuple[CheckedRunner, str]:
@@ -41,14 +44,17 @@ def checked_runner(model: PreTrainedModel, options: RunnerOptions) -> tuple[Chec
     "compiled" also where there is no compiled step for the model."""
     if options.choice != "transformers":
         try:
-            compiled = CompiledRunner(model, options.compiled, options.num_threads)
+            compiled = CompiledRunner(
+                model, options.compiled, options.num_threads, options.precision
+            )
             compiled.check()
             return compiled, "compiled"
         except NotCompiled as reason:
             if options.choice == "compiled":
                 raise
             _log.warning("%s runs without the compiled step: %s", model.name_or_path, reason)
-    pack_linears(model)
+    if model.device.type == "cpu":
+        pack_linears(model, packing(options.compiled))
     runner = Runner(model, options.num_threads)
     runner.check()
     return runner, "transformers"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,10 +20,11 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.pytorch_utils import Conv1D
 
 from servemu_engine.base import Sampling
 from servemu_engine.errors import LoadFailed
-from servemu_engine.packed import PackedLinear, pack_linears
+from servemu_engine.packed import Pack, PackedLinear, pack_linears, packing
 from servemu_engine.runner import Runner
 from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence as EngineSequence
@@ -124,30 +126,59 @@ def test_bytes_of_a_token_are_those_of_its_keys_and_values() -> None:
     assert runner.num_bytes_per_token == 2 * 2 * 2 * 16 * 4
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2 with biases", "phi3 with fused projections"])
-def test_packed_layers_give_the_same_logits(family: str) -> None:
+@pytest.fixture(params=["compiled", "oneDNN"])
+def pack(request: pytest.FixtureRequest, compiled_libraries: Path) -> Pack:
+    if request.param == "compiled":
+        return packing(compiled_libraries)
+    if not torch._C._has_mkldnn:
+        pytest.skip("this build of torch has no oneDNN")
+    return PackedLinear
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["llama", "qwen2 with biases", "phi3 with fused projections", "gpt2 with learned positions"],
+)
+def test_packed_layers_give_the_same_logits(family: str, pack: Pack) -> None:
     model = tiny(FAMILIES[family])
-    linears = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
+    linears = [layer for layer in model.modules() if type(layer) in (torch.nn.Linear, Conv1D)]
     ids = torch.tensor([[5, 280, 7]])
     expected = model(ids).logits
-    assert pack_linears(model) == (len(linears) if torch._C._has_mkldnn else 0)
+    assert pack_linears(model, pack) == len(linears)
     torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.skipif(not torch._C._has_mkldnn, reason="this build of torch has no oneDNN")
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 7, 16, 33, 100])
-def test_packed_layer_rounds_a_row_alike_in_any_batch(num_rows: int) -> None:
+def test_packed_layer_rounds_a_row_alike_in_any_batch(num_rows: int, pack: Pack) -> None:
     torch.manual_seed(0)
-    layer = PackedLinear(torch.randn(192, 96), None)
+    layer = pack(torch.randn(192, 96), None)
     rows = torch.randn(1, 300, 96)
     assert torch.equal(layer(rows[:, :num_rows]), layer(rows)[:, :num_rows])
 
 
-def test_fused_layers_answer_for_the_rows_they_are_given() -> None:
+def test_outputs_that_fill_no_panel_are_all_there(pack: Pack) -> None:
+    torch.manual_seed(0)
+    weight, bias, rows = torch.randn(13, 37), torch.randn(13), torch.randn(2, 5, 37)
+    torch.testing.assert_close(pack(weight, bias)(rows), rows @ weight.T + bias)
+
+
+def test_without_a_compiler_linear_layers_are_those_of_onednn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert packing(tmp_path) is PackedLinear
+
+
+def test_layer_that_answers_something_else_is_not_replaced() -> None:
+    model = tiny(FAMILIES["llama"])
+    assert pack_linears(model, lambda weight, bias: PackedLinear(2 * weight, bias)) == 0
+
+
+def test_fused_layers_answer_for_the_rows_they_are_given(pack: Pack) -> None:
     model = tiny(FAMILIES["llama"])
     attention = model.model.layers[0].self_attn
     one, other = torch.randn(2, 1, 3, 64)
     expected = [attention.q_proj(one), attention.k_proj(other), attention.v_proj(one)]
-    pack_linears(model)
+    pack_linears(model, pack)
     got = [attention.q_proj(one), attention.k_proj(other), attention.v_proj(one)]
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
