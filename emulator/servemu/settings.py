@@ -73,15 +73,23 @@ class Settings(BaseSettings):
         description="Answer /ai-gateway/mlflow/v1; off: the real 404, and clients go elsewhere.",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: float32 on CPU (greedy text independent of the batch)."
+    dtype: Literal["auto", "float32", "int16", "bfloat16"] = Field(
+        "auto",
+        description="auto: float32 on CPU (greedy text independent of the batch). int16: the "
+        "compiled step with integers in blocks, faster and as independent; elsewhere float32.",
     )
     runner: Literal["auto", "transformers", "compiled"] = Field(
         "auto",
         description="compiled: a step of C, built by the machine's compiler, for Llama-like models "
         "on CPU. auto: that where it can be had, else transformers.",
     )
-    max_sequences: int = Field(32, gt=0, description="Sequences one engine runs at once.")
+    max_sequences: int = Field(256, gt=0, description="Answers that one engine generates at once.")
+    max_kv_bytes: int = Field(
+        4 << 30,
+        gt=0,
+        description="Of the keys and values of one engine: what does not fit waits. On CPU only "
+        "what is written takes memory.",
+    )
     max_resident_models: int = Field(4, gt=0, description="Idle ones past this are unloaded.")
     max_resident_bytes: int | None = Field(
         None, gt=0, description="Of the weights in memory; a load past this fails. None: no bound."

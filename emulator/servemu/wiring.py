@@ -182,6 +182,7 @@ def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
         dtype=settings.dtype,
         device=settings.device,
         max_num_sequences=settings.max_sequences,
+        kv_bytes=settings.max_kv_bytes,
         runner=settings.runner,
         compiled=settings.model_store.expanduser() / ".compiled",
     )

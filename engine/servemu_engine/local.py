@@ -34,10 +34,11 @@ class LocalOptions:
     """How a local engine uses the machine."""
 
     dtype: str = "auto"
-    """auto: float32 on CPU, where greedy then does not depend on the batch; bfloat16 on CUDA."""
+    """auto: float32 on CPU, where greedy then does not depend on the batch; bfloat16 on CUDA.
+    int16: of the compiled step, where greedy does not depend on it either; elsewhere float32."""
     device: str = "auto"
-    max_num_sequences: int = 32
-    """Most answers generated at a time; others wait."""
+    max_num_sequences: int = 256
+    """Most answers generated at a time. As a rule `kv_bytes` is what makes others wait."""
     kv_bytes: int = 4 << 30
     """Most memory for keys and values; fewer or shorter answers run at a time when it is small."""
     prefill_chunk: int = 512
@@ -114,7 +115,13 @@ class LocalEngine:
         loaded = load_causal_lm(self._folder, dtype=options.dtype, device=options.device)
         compiled = options.compiled or self._folder.parent / ".compiled"
         runner, runner_name = checked_runner(
-            loaded.model, RunnerOptions(options.runner, compiled, options.num_threads)
+            loaded.model,
+            RunnerOptions(
+                options.runner,
+                compiled,
+                options.num_threads,
+                "int16" if options.dtype == "int16" else None,
+            ),
         )
         kv_tokens = options.kv_bytes // runner.num_bytes_per_token
         window = min(loaded.context_length, kv_tokens)
@@ -138,6 +145,8 @@ class LocalEngine:
             loaded, runner, vocabulary, grammars, end_ids, window, vocab_size, make_loop, loop
         )
         info = self._describe(loaded, window, time.perf_counter() - began)
+        if options.dtype == "int16" and runner_name == "compiled":
+            info = replace(info, dtype="int16", num_bytes=self._info.num_bytes)
         self._info = replace(info, runner=runner_name)
 
     def _describe(self, loaded: LoadedModel, window: int, load_seconds: float) -> EngineInfo:

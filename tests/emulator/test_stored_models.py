@@ -119,14 +119,14 @@ def test_model_that_an_endpoint_will_want_again_is_not_removed(
 def test_list_cuts_and_breaks_nothing_however_narrow_the_terminal(
     client: httpx.Client, own: Emulator, folder: Path, columns: int
 ) -> None:
-    client.post(MODELS, json={"source": str(folder), "name": "vectors"})
+    client.post(MODELS, json={"source": str(folder), "name": f"list-{columns}"})
     env = {"COLUMNS": str(columns)}
     shown = CliRunner().invoke(app, ["models", "list", "--url", own.url], env=env).stdout
     lines = shown.splitlines()
     others = [line for line in lines if "folder:" not in line]
     assert f"folder:{folder}" in shown
     assert max(map(len, others)) <= columns
-    assert ("vectors" in lines) is (columns < 400)
+    assert (f"list-{columns}" in lines) is (columns < 400)
 
 
 @pytest.mark.parametrize("name", ["..%2f..%2fetc", "%2e%2e", ".downloads", "a/b/c", "%2Fetc"])
