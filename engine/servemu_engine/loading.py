@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "bfloat16", "float16", "int16")
 _UNBOUNDED = 10**9
 """Tokenizers without a limit of their own say `model_max_length` = 10**30."""
 
@@ -105,7 +105,8 @@ def _placement(folder: Path, dtype: str, device: str) -> _Placement:
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in _DTYPES:
         raise LoadFailed(f"model {folder.name!r}: dtype {dtype!r} is not one of {list(_DTYPES)}")
-    return _Placement(dtype, device)
+    # Integers are what the compiled step makes of a model; transformers' own are float32.
+    return _Placement("float32" if dtype == "int16" else dtype, device)
 
 
 def _load(folder: Path, auto_class: type, placement: _Placement) -> LoadedModel:

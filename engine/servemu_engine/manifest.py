@@ -12,7 +12,7 @@ CONVERSION = 1
 """Raised when a conversion changes: folders made by an older one are made again."""
 _MANIFEST = "servemu.json"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
-_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2}
 
 
 @dataclass(frozen=True, slots=True)

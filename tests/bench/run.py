@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], metavar="section")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures there.")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--dtype", choices=["float32", "int16", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help="Of the engine.")
     parser.add_argument("--quick", action="store_true", help="Engine: fewer peers and streams.")
     parser.add_argument(
