@@ -1,10 +1,12 @@
 """Attention of one flat step over the slots of the cache, as a transformers attention function."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface
 
 from servemu_engine.cache import DecodeGroup, Layout, Segment
@@ -28,17 +30,24 @@ def slot_attention(
     """`query` is [1, heads, tokens, head size]; back comes [1, tokens, heads, head size]."""
     scores = _Scores(scaling or query.shape[-1] ** -0.5, softcap)
     flat, stores = query[0].transpose(0, 1), (keys, values)
+    slot_layout = slot_layout.on(query.device)
     attended = flat.new_empty(flat.shape[0], flat.shape[1], values.shape[-1])
     for index, group in enumerate(slot_layout.groups):
         mask = slot_layout.decode_mask(index, flat.dtype, sliding_window)
         attended[group.rows] = _decode(flat[group.rows], _held(stores, group), mask, scores)
     for index in range(slot_layout.num_decode, len(slot_layout.segments)):
         segment = slot_layout.segments[index]
-        mask = slot_layout.prefill_mask(index, flat.dtype, sliding_window)
         held = _held(stores, segment)
-        attended[segment.begin : segment.end] = _prefill(
-            flat[segment.begin : segment.end], held, mask, scores
-        )
+        queries = flat[segment.begin : segment.end]
+        if (
+            slot_layout.is_fused
+            and softcap is None
+            and segment.stop <= (sliding_window or math.inf)
+        ):
+            attended[segment.begin : segment.end] = _prefill_fused(queries, held, scores)
+            continue
+        mask = slot_layout.prefill_mask(index, flat.dtype, sliding_window)
+        attended[segment.begin : segment.end] = _prefill(queries, held, mask, scores)
     return attended.unsqueeze(0), None
 
 
@@ -91,4 +100,18 @@ def _prefill(query: Tensor, held: Store, mask: Tensor, scores: _Scores) -> Tenso
     groups = query.shape[1] // held[0].shape[1]
     keys, values = (tensor.repeat_interleave(groups, 1) for tensor in held)
     attended = scores.attend(query.transpose(0, 1).unsqueeze(0), (keys, values), mask)
+    return attended[0].transpose(0, 1)
+
+
+def _prefill_fused(query: Tensor, held: Store, scores: _Scores) -> Tensor:
+    """As `_prefill`, for a mask that is causal and no more: with a tensor for a mask, the flash
+    kernels of CUDA are not chosen (torch.nn.attention.bias)."""
+    mask = causal_lower_right(query.shape[0], held[0].shape[2])
+    attended = F.scaled_dot_product_attention(
+        query.transpose(0, 1).unsqueeze(0),
+        *held,
+        attn_mask=mask,
+        scale=scores.scaling,
+        enable_gqa=query.shape[1] != held[0].shape[1],
+    )
     return attended[0].transpose(0, 1)

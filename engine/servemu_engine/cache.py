@@ -6,31 +6,17 @@ layer sees them at once, and only the attention looks at the layout.
 
 import math
 import mmap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from transformers import Cache
 
 from servemu_engine.slots import Copy, Reshape
+from servemu_engine.step_rows import Segment as Segment
 
 _SHORT = 511
 """Sequences up to it share one batch of attention; beyond, those within a factor of two do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Tokens `begin` to `end` of the step, the next of the sequence in `slot`, from `start` on."""
-
-    begin: int
-    end: int
-    slot: int
-    start: int
-
-    @property
-    def stop(self) -> int:
-        """Length of the sequence after this step."""
-        return self.start + self.end - self.begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,48 +33,42 @@ class DecodeGroup:
     length: int
     """Shortest and longest of them after this step, in tokens."""
 
+    def on(self, device: torch.device) -> "DecodeGroup":
+        rows, slots = (i if isinstance(i, slice) else i.to(device) for i in (self.rows, self.slots))
+        return replace(self, rows=rows, slots=slots, positions=self.positions.to(device))
+
 
 @dataclass(slots=True)
 class Layout:
-    """The segments of one step; the first `num_decode` have one token each, sorted by slot."""
+    """Who is in one step; the first `num_decode` segments have one token each, sorted by slot."""
 
     segments: tuple[Segment, ...]
     num_decode: int
-    device: torch.device
-    slots: Tensor = field(init=False)
+    slots: Tensor
     """[tokens]"""
-    positions: Tensor = field(init=False)
+    positions: Tensor
     """[tokens]"""
-    groups: tuple[DecodeGroup, ...] = field(init=False)
+    groups: tuple[DecodeGroup, ...]
+    is_fused: bool
+    """Whether prompts are for kernels that know what causal is, and take no mask for it."""
     _masks: dict[tuple[int, int | None], Tensor | None] = field(init=False, default_factory=dict)
     """By (index of the group or -1 - index of the segment, sliding window)."""
+    _elsewhere: "dict[torch.device, Layout]" = field(init=False, default_factory=dict)
 
-    def __post_init__(self) -> None:
-        slots = [s.slot for s in self.segments for _ in range(s.begin, s.end)]
-        positions = [position for s in self.segments for position in range(s.start, s.stop)]
-        pair = torch.tensor([slots, positions], device=self.device)
-        self.slots, self.positions = pair[0], pair[1]
-        by_length: dict[int, list[Segment]] = {}
-        for segment in self.segments[: self.num_decode]:
-            by_length.setdefault(max(segment.stop, _SHORT).bit_length(), []).append(segment)
-        self.groups = tuple(self._group(segments) for segments in by_length.values())
+    @property
+    def device(self) -> torch.device:
+        return self.slots.device
 
-    def _group(self, segments: list[Segment]) -> DecodeGroup:
-        rows = self._index([s.begin for s in segments])
-        lengths = [s.stop for s in segments]
-        return DecodeGroup(
-            rows=rows,
-            slots=self._index([s.slot for s in segments]),
-            positions=self.positions[rows],
-            shortest=min(lengths),
-            length=max(lengths),
-        )
-
-    def _index(self, numbers: list[int]) -> slice | Tensor:
-        """Of rising numbers: a slice where they are side by side."""
-        if numbers[-1] - numbers[0] + 1 == len(numbers):
-            return slice(numbers[0], numbers[-1] + 1)
-        return torch.tensor(numbers, device=self.device)
+    def on(self, device: torch.device) -> "Layout":
+        """The same step for the layers of another device: moved once."""
+        if device == self.slots.device:
+            return self
+        if device not in self._elsewhere:
+            slots, positions = self.slots.to(device), self.positions.to(device)
+            groups = tuple(group.on(device) for group in self.groups)
+            moved = replace(self, slots=slots, positions=positions, groups=groups)
+            self._elsewhere[device] = moved
+        return self._elsewhere[device]
 
     def decode_mask(self, index: int, dtype: torch.dtype, window: int | None) -> Tensor | None:
         """Added to the scores of a group: [sequences, 1, 1, length]; None: nothing is hidden."""
@@ -118,19 +98,46 @@ class Layout:
         return torch.zeros(hidden.shape, device=self.device).masked_fill_(hidden, -torch.inf)
 
 
+def layout_of(segments: tuple[Segment, ...], num_decode: int, device: torch.device) -> Layout:
+    """Of the segments of one step, the first `num_decode` of them decoding, by slot."""
+    slots = [s.slot for s in segments for _ in range(s.begin, s.end)]
+    at = [position for s in segments for position in range(s.start, s.stop)]
+    pair = torch.tensor([slots, at], device=device)
+    by_length: dict[int, list[Segment]] = {}
+    for segment in segments[:num_decode]:
+        by_length.setdefault(max(segment.stop, _SHORT).bit_length(), []).append(segment)
+    groups = tuple(_group(alike, pair[1]) for alike in by_length.values())
+    return Layout(segments, num_decode, pair[0], pair[1], groups, device.type != "cpu")
+
+
+def _group(segments: list[Segment], positions: Tensor) -> DecodeGroup:
+    rows = _index([s.begin for s in segments], positions.device)
+    slots = _index([s.slot for s in segments], positions.device)
+    lengths = [s.stop for s in segments]
+    return DecodeGroup(rows, slots, positions[rows], min(lengths), max(lengths))
+
+
+def _index(numbers: list[int], device: torch.device) -> slice | Tensor:
+    """Of rising numbers: a slice where they are side by side."""
+    if numbers[-1] - numbers[0] + 1 == len(numbers):
+        return slice(numbers[0], numbers[-1] + 1)
+    return torch.tensor(numbers, device=device)
+
+
 class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
     """A transformers cache: keys and values as [slots, kv heads, length, head size] a layer.
 
-    `layout` is set before each step.
+    `layout` is set before each step. `num_spare`: slots behind the others, for what nobody reads.
     """
 
-    def __init__(self, num_layers: int) -> None:
+    def __init__(self, num_layers: int, num_spare: int = 0) -> None:
         super().__init__(layers=[])
         self.layout: Layout | None = None
         self.keys: list[Tensor | None] = [None] * num_layers
         self.values: list[Tensor | None] = [None] * num_layers
         self.shape = (1, 1)
-        """(slots, length)"""
+        """(slots, length), without the spare ones."""
+        self._num_spare = num_spare
 
     @property
     def num_bytes_per_token(self) -> int:
@@ -142,13 +149,15 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         """New slots, with what the old ones hold. On CPU, memory that no token was written to is
         address space only."""
         self.shape = (change.num_slots, change.length)
-        self.keys = [self._moved(tensor, change) for tensor in self.keys]
-        self.values = [self._moved(tensor, change) for tensor in self.values]
+        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
+            # One at a time, so that old and new are never both there whole.
+            self.keys[layer] = self._moved(keys, change)
+            self.values[layer] = self._moved(values, change)
 
     def _moved(self, old: Tensor | None, change: Reshape) -> Tensor | None:
         if old is None:
             return None
-        fresh = _zeros(old, (change.num_slots, old.shape[1], change.length, old.shape[3]))
+        fresh = _zeros(old, self._shape_like(old))
         for slot, (source, count) in enumerate(zip(change.sources, change.lengths, strict=True)):
             if source >= 0:
                 fresh[slot, :, :count] = old[source, :, :count]
@@ -177,11 +186,14 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         assert self.layout is not None
         store = stores[layer]
         if store is None:
-            num_slots, length = self.shape
-            store = _zeros(states, (num_slots, states.shape[1], length, states.shape[3]))
-            stores[layer] = store
-        store[self.layout.slots, :, self.layout.positions] = states[0].transpose(0, 1)
+            store = stores[layer] = _zeros(states, self._shape_like(states))
+        layout = self.layout.on(states.device)
+        store[layout.slots, :, layout.positions] = states[0].transpose(0, 1)
         return store
+
+    def _shape_like(self, states: Tensor) -> tuple[int, int, int, int]:
+        num_slots, length = self.shape
+        return num_slots + self._num_spare, states.shape[1], length, states.shape[3]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
