@@ -1,0 +1,154 @@
+"""Attention over the slots of the cache as one compiled function, as a transformers attention
+function: exact lengths instead of masks, prompts and decoding rows at once."""
+
+import ctypes
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from servemu_engine.attention import SLOT_ATTENTION, slot_attention
+from servemu_engine.cache import Layout, Segment, layout_of
+from servemu_engine.compiling import NotCompiled, compiled_library
+
+_log = logging.getLogger(__name__)
+_ROWS = 48
+"""Query heads of one piece: few enough for their scores to stay in a cache."""
+_WORTH_SHARING = 1 << 14
+"""Numbers of keys and values that are read. For fewer, waking another thread costs more."""
+
+_TOLERANCE = 1e-4
+
+
+class _Attention(ctypes.Structure):
+    """`Attention` of compiled_attention.h."""
+
+    _fields_ = [
+        *((n, ctypes.c_int64) for n in ("num_spans", "heads", "kv_heads", "head_size", "length")),
+        ("window", ctypes.c_int64),
+        *((name, ctypes.c_float) for name in ("scaling", "softcap")),
+        *((name, ctypes.c_int64) for name in ("row_step", "head_step")),
+        *((n, ctypes.c_void_p) for n in ("query", "keys", "values", "out", "spans", "scratch")),
+        *((name, ctypes.c_int64) for name in ("scratch_size", "thread", "piece")),
+    ]
+
+
+def use_compiled_attention(libraries: Path) -> None:
+    """From now on in this process, where there is a compiler and it is right."""
+    try:
+        compiled = CompiledAttention(libraries)
+        compiled.check()
+    except NotCompiled as reason:
+        _log.warning("attention is torch's: %s", reason)
+    else:
+        AttentionInterface.register(SLOT_ATTENTION, compiled.attend)
+
+
+class CompiledAttention:
+    """Takes what `slot_attention` takes, and leaves to it what is not float32 or no whole panels.
+
+    `libraries`: the folder of compiled libraries.
+    """
+
+    def __init__(self, libraries: Path) -> None:
+        library = compiled_library(libraries)
+        library.panel_width.restype = ctypes.c_int64
+        self._panel = int(library.panel_width())
+        self._run = library.run_attention
+        self._seen = threading.local()
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        attention_mask: Tensor | None,
+        *,
+        slot_layout: Layout,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        **_: object,
+    ) -> tuple[Tensor, None]:
+        """`query` is [1, heads, tokens, head size]; back comes [1, tokens, heads, head size]."""
+        scaling = scaling or query.shape[-1] ** -0.5
+        if not self._takes(query, keys, values):
+            return slot_attention(
+                module,
+                query,
+                keys,
+                values,
+                attention_mask,
+                slot_layout=slot_layout,
+                scaling=scaling,
+                sliding_window=sliding_window,
+                softcap=softcap,
+            )
+        query = query if query.stride(3) == 1 else query.contiguous()
+        heads, tokens, size = query.shape[1:]
+        group = heads // keys.shape[1]
+        spans, longest, work = self._pieces(slot_layout, max(1, _ROWS // group))
+        num_threads = torch.get_num_threads() if work * group * size > _WORTH_SHARING else 1
+        rows = max(_ROWS, group)
+        scratch_size = size * self._panel + rows * (2 * size + longest + self._panel)
+        scratch = query.new_empty(num_threads, scratch_size)
+        attended = query.new_empty(1, tokens, heads, size)
+        self._run(
+            ctypes.byref(
+                _Attention(
+                    len(spans), heads, keys.shape[1], size, keys.shape[2], sliding_window or 0,
+                    scaling, softcap or 0.0, query.stride(2), query.stride(1),
+                    query.data_ptr(), keys.data_ptr(), values.data_ptr(), attended.data_ptr(),
+                    spans.data_ptr(), scratch.data_ptr(), scratch_size, 0, 0,
+                )
+            ),
+            ctypes.c_int64(num_threads),
+        )  # fmt: skip
+        return attended, None
+
+    def check(self) -> None:
+        """Against `slot_attention`. Raises `NotCompiled` if they differ."""
+        segments = Segment(0, 1, 2, 40), Segment(1, 2, 0, 6), Segment(2, 40, 1, 5)
+        size = 4 * self._panel
+        query = torch.linspace(-3, 3, 40 * 6 * size).sin().view(1, 40, 6, size).transpose(1, 2)
+        keys, values = torch.linspace(-9, 9, 2 * 3 * 2 * 50 * size).cos().view(2, 3, 2, 50, size)
+        for limits in ({}, {"sliding_window": 9}, {"softcap": 2.0}):
+            layout = layout_of(segments, 2, query.device)
+            given = query, keys, values, None
+            got, _ = self.attend(nn.Identity(), *given, slot_layout=layout, **limits)
+            wanted, _ = slot_attention(nn.Identity(), *given, slot_layout=layout, **limits)
+            if not (got - wanted).abs().max() <= _TOLERANCE:
+                raise NotCompiled("attention: other numbers than torch's")
+
+    def _takes(self, query: Tensor, keys: Tensor, values: Tensor) -> bool:
+        return (
+            query.dtype == torch.float32
+            and query.device.type == "cpu"
+            and query.shape[-1] % self._panel == 0
+            and keys.shape == values.shape
+        )
+
+    def _pieces(self, layout: Layout, size: int) -> tuple[Tensor, int, int]:
+        """Of the step a thread saw last: [pieces, (slot, position, row, count)], int32, its
+        longest sequence, and how many keys its rows see."""
+        seen = self._seen.__dict__
+        if seen.get("layout") is not layout or seen["size"] != size:
+            spans = torch.tensor(list(_spans(layout.segments, size)), dtype=torch.int32)
+            longest = max(segment.stop for segment in layout.segments)
+            work = sum(s.stop * (s.end - s.begin) for s in layout.segments)
+            seen.update(layout=layout, size=size, pieces=(spans, longest, work))
+        pieces: tuple[Tensor, int, int] = seen["pieces"]
+        return pieces
+
+
+def _spans(segments: Sequence[Segment], size: int) -> list[tuple[int, int, int, int]]:
+    return [
+        (s.slot, s.start + begin, s.begin + begin, min(size, s.end - s.begin - begin))
+        for s in segments
+        for begin in range(0, s.end - s.begin, size)
+    ]
