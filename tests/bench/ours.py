@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 
 class Ours:
-    """One engine, running when it has been made. Raises `LoadFailed`."""
+    """One engine, running when it has been made; its name has the precision that it runs in. Raises
+    `LoadFailed`."""
 
     def __init__(self, folder: Path, dtype: str, runner: "RunnerChoice") -> None:
         from servemu_engine.local import LocalEngine, LocalOptions
 
-        self.name = f"ours {runner} {dtype}"
         options = LocalOptions(dtype=dtype, runner=runner, num_threads=num_cores())
         self._engine = LocalEngine(folder, folder.name, options)
         self._engine.start()
+        self.name = f"ours {runner} {self._engine.info.dtype}"
 
     def close(self) -> None:
         self._engine.close()
