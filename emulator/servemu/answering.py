@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
@@ -109,7 +110,8 @@ async def _chat(request: Request, served: Served, wanted: Conversation) -> Respo
     dialect = dialect_of(served.model_type)
     asked_for = await aside(request, wanted.generate_request, served.context_length, dialect)
     wish = _seeded(request, served, asked_for)
-    [prepared] = await _prepared(request, engine, [wish], wanted.refusal)
+    refusal = partial(wanted.refusal, dialect=dialect)
+    [prepared] = await _prepared(request, engine, [wish], refusal)
     world = world_of(request)
     answer_id = world.dice.uuid(served.workspace, f"answer/{served.endpoint}")
     created = int(world.clock.now())

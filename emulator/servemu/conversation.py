@@ -68,5 +68,5 @@ class Conversation(Protocol):
     def asked(self, head: Head, dialect: Dialect) -> Asking:
         """What of it shows in the answer."""
 
-    def refusal(self, error: RequestRefused) -> ApiError:
+    def refusal(self, error: RequestRefused, dialect: Dialect) -> ApiError:
         """The prompt that the engine will not take, in the words of this API."""

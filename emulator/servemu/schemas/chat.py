@@ -1,7 +1,8 @@
 """`llm/v1/chat`: the request (facts/data_plane §2.1), and its answer (§3.1 to §3.3)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
@@ -15,6 +16,8 @@ from servemu.schemas.reasoning import (
     check_effort,
     check_json_object,
     check_stop,
+    check_strict,
+    check_temperature,
     check_thinking,
     in_lists,
 )
@@ -31,15 +34,11 @@ from servemu_engine.base import (
     JsonAnswer,
     Message,
     Role,
+    Sampling,
     TokenLogprob,
     ToolCall,
     ToolCallDelta,
 )
-
-NOT_SERVED_YET: Mapping[str, Sequence[JsonValue]] = {
-    "service_tier": ("default",),
-}
-"""Fields this version knows but does not serve → the values that ask for nothing."""
 
 ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -86,7 +85,8 @@ class ChatRequest(GenerationFields):
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
     thinking: Thinking | None = None
-    service_tier: JsonValue = None
+    service_tier: Literal["default", "priority"] | None = None
+    """Taken (DOC): what it changes, a queue of the pay-per-token service, is not played."""
 
     def shape(self, dialect: Dialect) -> Shape:
         """How the answer looks."""
@@ -95,16 +95,17 @@ class ChatRequest(GenerationFields):
 
     def generate_request(self, context_length: int, dialect: Dialect = PLAIN) -> GenerateRequest:
         """What the engine is asked. Raises `BadRequest`, `JsonObjectRefused`."""
-        self._refuse_what_is_not_served()
         check_effort(dialect, self.reasoning_effort)
         check_thinking(dialect, self.thinking)
         check_stop(dialect, self.stop)
+        check_temperature(dialect, self.temperature)
+        check_strict(dialect, [tool.function.model_fields_set for tool in self.tools])
         if self.top_logprobs is not None and not self.logprobs:
             raise refuse("logprobs must be true when top_logprobs is given")
-        messages = _conversation(self.messages)
+        messages = _conversation(self.messages, dialect)
         return GenerateRequest(
             messages=messages,
-            sampling=self.sampling(logprobs=self.logprobs, top_logprobs=self.top_logprobs or 0),
+            sampling=self._sampling(dialect),
             n=self.n,
             context_length=context_length,
             tool_use=tool_use(self.tools, self.tool_choice),
@@ -130,14 +131,14 @@ class ChatRequest(GenerationFields):
             )
         return self.response_format.json_answer()
 
-    def _refuse_what_is_not_served(self) -> None:
-        for name, harmless in NOT_SERVED_YET.items():
-            value = getattr(self, name)
-            if value is not None and value not in harmless:
-                raise refuse(f"{name} is not served by this version of the emulator yet")
+    def _sampling(self, dialect: Dialect) -> Sampling:
+        sampling = self.sampling(logprobs=self.logprobs, top_logprobs=self.top_logprobs or 0)
+        if sampling.max_tokens is None:
+            return replace(sampling, max_tokens=dialect.default_max_tokens)
+        return sampling
 
 
-def _conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+def _conversation(messages: Sequence[ChatMessage], dialect: Dialect) -> tuple[Message, ...]:
     """The messages in an order the service takes: system once and first, no tool without a call."""
     if not messages:
         raise refuse("messages must be a non-empty list")
@@ -145,7 +146,12 @@ def _conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
         _check_role(place, message)
     _check_tool_order(messages)
     return tuple(
-        Message(ROLES[message.role], _text(place, message), _calls(message), message.tool_call_id)
+        Message(
+            ROLES[message.role],
+            _text(place, message, dialect),
+            _calls(message),
+            message.tool_call_id,
+        )
         for place, message in enumerate(messages)
     )
 
@@ -183,11 +189,13 @@ def _check_tool_order(messages: Sequence[ChatMessage]) -> None:
             open_calls = {call.id for call in message.tool_calls}
 
 
-def _text(place: int, message: ChatMessage) -> str:
+def _text(place: int, message: ChatMessage, dialect: Dialect) -> str:
+    """What a model reads of it: reasoning of earlier answers comes back from clients, unread."""
     if not message.content and message.role != "assistant":
         raise refuse(f"messages.{place}.content must be given")
+    passed_over = "reasoning" if dialect.reasons and message.role == "assistant" else ""
     for part in message.content:
-        if part.type != "text":
+        if part.type not in ("text", passed_over):
             raise refuse(f"content of type {part.type} is not supported by this model")
     return "".join(part.text for part in message.content)
 

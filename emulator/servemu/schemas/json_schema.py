@@ -35,34 +35,38 @@ def invalid(reason: str) -> BadRequest:
     return BadRequest(f"Invalid JSON schema - {reason}\n")
 
 
-def check_schema(schema: Mapping[str, Any], max_keys: int) -> None:
-    """Raises `BadRequest` for the first thing outside of the subset, and for too many keys.
+def check_schema(schema: Mapping[str, Any], max_keys: int, *, subset: bool = True) -> None:
+    """Raises `BadRequest` for the first thing outside of the subset, and for too many keys. Not
+    `subset`: only for what is no schema.
 
     A key is a property at any depth, named or only required; how the service counts, and its text,
     are a GUESS.
     """
     keys = sum(
-        len({*one.get("properties", ()), *one.get("required", ())}) for one in _checked(schema, 1)
+        len({*one.get("properties", ()), *one.get("required", ())})
+        for one in _checked(schema, 1, subset)
     )
     if keys > max_keys:
         raise invalid(f"the schema has {keys} keys, at most {max_keys} are supported")
 
 
-def _checked(schema: object, depth: int) -> Iterator[Mapping[str, Any]]:
+def _checked(schema: object, depth: int, subset: bool) -> Iterator[Mapping[str, Any]]:
     """The schema and all within it, each checked before it is given."""
     if not isinstance(schema, Mapping):
         raise invalid("a schema must be an object")
     if depth > MAX_DEPTH:
         raise invalid(f"the schema is nested more than {MAX_DEPTH} deep")
-    _check_keywords(schema)
+    if subset:
+        _check_subset(schema)
+    _check_form(schema)
     yield schema
     for inner in schema.get("properties", {}).values():
-        yield from _checked(inner, depth + 1)
+        yield from _checked(inner, depth + 1, subset)
     if "items" in schema:
-        yield from _checked(schema["items"], depth + 1)
+        yield from _checked(schema["items"], depth + 1, subset)
 
 
-def _check_keywords(schema: Mapping[str, Any]) -> None:
+def _check_subset(schema: Mapping[str, Any]) -> None:
     for keyword in UNSUPPORTED:
         if keyword in schema:
             raise invalid(f'the "{keyword}" keyword is not supported')
@@ -72,6 +76,9 @@ def _check_keywords(schema: Mapping[str, Any]) -> None:
                 raise invalid(f"{kind} types do not support {keyword}")
     if schema.get("additionalProperties", False) is not False:
         raise invalid('the "additionalProperties" keyword must be False or not specified')
+
+
+def _check_form(schema: Mapping[str, Any]) -> None:
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if not isinstance(properties, Mapping):
         raise invalid('the "properties" keyword must be an object')

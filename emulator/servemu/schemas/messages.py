@@ -7,6 +7,7 @@ where a GUESS is marked.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, ValidationError
@@ -14,28 +15,30 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 from servemu.conversation import Head
 from servemu.errors import BadRequest
 from servemu.schemas.decoding import Body, Items, PositiveInt
+from servemu.schemas.json_schema import check_schema
 from servemu.schemas.message_answers import ShownMessage
-from servemu.schemas.reasoning import Dialect, Thinking
-from servemu.schemas.tools import (
-    FunctionDefinition,
-    FunctionName,
-    NamedTool,
-    ToolDefinition,
-    tool_use,
-)
-from servemu_engine.base import GenerateRequest, Message, Sampling, ToolCall, ToolUse
-from servemu_engine.errors import PromptTooLong, RequestRefused
+from servemu.schemas.reasoning import Dialect, Thinking, refuse_as_claude, refuse_prompt_of
+from servemu.schemas.sampling import MAX_STOPS
+from servemu.schemas.tools import MAX_TOOLS, TOOL_NAME
+from servemu_engine.base import GenerateRequest, Message, Sampling, Tool, ToolCall, ToolUse
+from servemu_engine.errors import RequestRefused
 
 API = "anthropic/v1/messages"
 """Its name in `api_types` of listings."""
 
-CHOICES = {"auto": "auto", "any": "required", "none": "none", "tool": "function"}
-"""Words of `tool_choice` → chat's."""
+CHOICES: Mapping[str, Literal["none", "auto", "required"]] = {
+    "auto": "auto",
+    "any": "required",
+    "none": "none",
+    "tool": "required",
+}
+"""Words of `tool_choice` → the engine's."""
 
 
-def refuse(reason: str) -> BadRequest:
-    """A 400 as Claude's model server says it."""
-    return BadRequest(json.dumps({"message": reason}, separators=(",", ":")))
+MAX_KEYS = 1000
+"""Of a tool's schema: ours. Claude takes any JSON schema (GUESS: the subset is chat's), and here
+arguments follow what of it is in the subset.
+"""
 
 
 def _blocks(value: Any) -> Any:
@@ -121,7 +124,10 @@ class MessagesRequest(Body):
     def generate_request(self, context_length: int, dialect: Dialect) -> GenerateRequest:
         """What the engine is asked. Raises `BadRequest`."""
         if any(not text.strip() for text in self.stop_sequences):
-            raise refuse("stop_sequences: each stop sequence must contain non-whitespace")
+            raise refuse_as_claude("stop_sequences: each stop sequence must contain non-whitespace")
+        if len(self.stop_sequences) > MAX_STOPS:
+            reason = f"List should have at most {MAX_STOPS} items after validation"
+            raise refuse_as_claude(f"stop_sequences: {reason}, not {len(self.stop_sequences)}")
         return GenerateRequest(
             messages=self._conversation(),
             sampling=Sampling(
@@ -139,14 +145,13 @@ class MessagesRequest(Body):
         """What of it shows in the answer."""
         return ShownMessage(head)
 
-    def refusal(self, error: RequestRefused) -> BadRequest:
-        """A prompt that the engine will not take; the text of a long one is LIVE."""
-        is_long = isinstance(error, PromptTooLong)
-        return refuse("Input is too long for requested model." if is_long else str(error))
+    def refusal(self, error: RequestRefused, dialect: Dialect) -> BadRequest:
+        """A prompt that the engine will not take, in the words of Claude whoever plays it."""
+        return refuse_prompt_of(replace(dialect, refuses_as_claude=True), error)
 
     def _conversation(self) -> tuple[Message, ...]:
         if not self.messages:
-            raise refuse("messages: at least one message is required")
+            raise refuse_as_claude("messages: at least one message is required")
         _check_results(self.messages)
         system = "\n\n".join(block.text for block in self.system)
         turns = [
@@ -155,20 +160,17 @@ class MessagesRequest(Body):
         return (Message("system", system), *turns) if system else tuple(turns)
 
     def _tool_use(self) -> ToolUse | None:
-        tools = [
-            ToolDefinition(
-                type="function",
-                function=FunctionDefinition(
-                    name=tool.name, description=tool.description, parameters=tool.input_schema
-                ),
-            )
-            for tool in self.tools
-        ]
-        choice = self.tool_choice
-        if choice is None:
-            return tool_use(tools, None)
-        function = FunctionName(name=choice.name)
-        return tool_use(tools, NamedTool(type=CHOICES[choice.type], function=function))
+        _check_tools(self.tools)
+        choice, names = self.tool_choice, [tool.name for tool in self.tools]
+        if choice is not None and not names:
+            raise refuse_as_claude("tool_choice may only be specified while providing tools.")
+        if choice is not None and choice.type == "tool" and choice.name not in names:
+            raise refuse_as_claude(f"tool_choice: Tool '{choice.name}' not found in provided tools")
+        if not names:
+            return None
+        known = tuple(Tool(one.name, one.description, one.input_schema) for one in self.tools)
+        name = choice.name if choice is not None and choice.type == "tool" else ""
+        return ToolUse(known, CHOICES["auto" if choice is None else choice.type], name)
 
 
 def decode_messages(value: Mapping[str, Any]) -> MessagesRequest:
@@ -180,7 +182,30 @@ def decode_messages(value: Mapping[str, Any]) -> MessagesRequest:
     steps = [str(step) for step in first["loc"]]
     if steps[0] == "tools" and len(steps) > 2:
         steps.insert(2, "custom")  # LIVE: "tools.0.custom.strict: Extra inputs are not permitted"
-    raise refuse(f"{'.'.join(steps)}: {first['msg']}")
+    raise refuse_as_claude(f"{'.'.join(steps)}: {first['msg']}")
+
+
+def _check_tools(tools: Sequence[MessageTool]) -> None:
+    """The limit of 32 is chat's (GUESS that it is this API's too)."""
+    if len(tools) > MAX_TOOLS:
+        reason = f"List should have at most {MAX_TOOLS} items after validation, not {len(tools)}"
+        raise refuse_as_claude(f"tools: {reason}")
+    for place, tool in enumerate(tools):
+        path = f"tools.{place}.custom"
+        if not TOOL_NAME.fullmatch(tool.name):
+            reason = f"String should match pattern '^{TOOL_NAME.pattern}$'"
+            raise refuse_as_claude(f"{path}.name: {reason}")
+        if tool.input_schema.get("type") != "object":
+            raise refuse_as_claude(f"{path}.input_schema.type: Input should be 'object'")
+        try:
+            check_schema(tool.input_schema, MAX_KEYS, subset=False)
+        except BadRequest as error:
+            told = error.message.strip().removeprefix("Invalid JSON schema - ")
+            raise refuse_as_claude(
+                f"{path}.input_schema: JSON schema is invalid - {told}"
+            ) from error
+    if len({tool.name for tool in tools}) < len(tools):
+        raise refuse_as_claude("tools: Tool names must be unique.")
 
 
 def _turns(place: int, message: InputMessage) -> Iterator[Message]:
@@ -198,7 +223,7 @@ def _turns(place: int, message: InputMessage) -> Iterator[Message]:
     if text or calls:
         yield Message(message.role, text, calls)
     elif not message.content or all(block.type == "text" for block in message.content):
-        raise refuse(f"messages.{place}: all messages must have non-empty content")
+        raise refuse_as_claude(f"messages.{place}: all messages must have non-empty content")
 
 
 def _check_results(messages: Sequence[InputMessage]) -> None:
@@ -209,7 +234,7 @@ def _check_results(messages: Sequence[InputMessage]) -> None:
         results = [block.tool_use_id for block in message.content if block.type == "tool_result"]
         for number, block in enumerate(message.content):
             if block.type == "tool_result" and block.tool_use_id not in called:
-                raise refuse(
+                raise refuse_as_claude(
                     f"messages.{place}.content.{number}: unexpected `tool_use_id` found in "
                     f"`tool_result` blocks: {block.tool_use_id}. Each `tool_result` block must "
                     "have a corresponding `tool_use` block in the previous message."
@@ -221,7 +246,7 @@ def _check_results(messages: Sequence[InputMessage]) -> None:
 
 def _check_none_left(place: int, unanswered: Sequence[str]) -> None:
     if unanswered:
-        raise refuse(
+        raise refuse_as_claude(
             f"messages.{place}: `tool_use` ids were found without `tool_result` blocks immediately "
             f"after: {', '.join(unanswered)}. Each `tool_use` block must have a corresponding "
             "`tool_result` block in the next message."
@@ -238,7 +263,7 @@ BLOCKS: Mapping[str, Sequence[str]] = {
 def _check_blocks(place: int, message: InputMessage) -> None:
     for number, block in enumerate(message.content):
         if block.type not in BLOCKS[message.role]:  # text GUESS
-            raise refuse(
+            raise refuse_as_claude(
                 f"messages.{place}.content.{number}.type: {block.type} is not supported by this "
                 f"model in a message of the {message.role}"
             )

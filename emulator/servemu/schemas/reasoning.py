@@ -4,7 +4,8 @@ The stand-ins do not reason: where the real content is a list, its reasoning ite
 summary. R1 distills answer plain text, as their stand-in writes it (GUESS).
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +13,8 @@ from pydantic import Field
 
 from servemu.errors import BadRequest, JsonObjectRefused
 from servemu.schemas.answers import Choice, Shape
-from servemu.schemas.decoding import Body, refuse
+from servemu.schemas.decoding import Body, refuse, refuse_prompt
+from servemu_engine.errors import PromptTooLong, RequestRefused
 
 EFFORTS = ("minimal", "low", "medium", "high")
 
@@ -35,15 +37,34 @@ class Dialect:
     """Always; Claude only when it was asked to think."""
     takes_stop: bool = True
     takes_json_object: bool = True
+    takes_strict: bool = True
+    """In a tool's function."""
+    takes_temperature: bool = True
+    """False: the default alone."""
+    default_max_tokens: int | None = None
+    """None: until the context ends."""
+    refuses_as_claude: bool = False
+
+    @property
+    def reasons(self) -> bool:
+        """Its answers may hold reasoning, and so may conversations with it."""
+        return self.answers_lists or self.takes_thinking
 
 
 PLAIN = Dialect()
 DIALECTS: Mapping[str, Dialect] = {
     "gpt-oss": Dialect(takes_effort=True, answers_lists=True, takes_stop=False),
-    "gpt": Dialect(takes_effort=True),
-    "claude": Dialect(takes_thinking=True, takes_json_object=False),
+    "gpt": Dialect(takes_effort=True, takes_temperature=False),
+    "claude": Dialect(
+        takes_thinking=True,
+        takes_json_object=False,
+        takes_strict=False,
+        default_max_tokens=1000,
+        refuses_as_claude=True,
+    ),
 }
-"""By `model_type` of the catalogue's family."""
+"""By `model_type` of the catalogue's family. Which models refuse a temperature is not in the facts:
+GPT-5 from memory of OpenAI's docs. 1000 tokens are DOC for Claude Sonnet 4."""
 
 
 def dialect_of(model_type: str) -> Dialect:
@@ -69,6 +90,36 @@ def check_stop(dialect: Dialect, stop: list[str]) -> None:
     """Raises `BadRequest` (LIVE, for gpt-oss)."""
     if stop and not dialect.takes_stop:
         raise BadRequest('Unsupported parameter: "stop" is not supported with this model.')
+
+
+def check_temperature(dialect: Dialect, temperature: float) -> None:
+    """Raises `BadRequest` (LIVE)."""
+    if temperature != 1 and not dialect.takes_temperature:
+        raise BadRequest(
+            f"Unsupported value: 'temperature' does not support {temperature} with this model. "
+            "Only the default (1) value is supported."
+        )
+
+
+def check_strict(dialect: Dialect, fields: Sequence[Iterable[str]]) -> None:
+    """Raises `BadRequest` if a tool has it (LIVE, for Claude). `fields`: given of each function."""
+    for place, given in enumerate(fields):
+        if "strict" in given and not dialect.takes_strict:
+            reason = f"tools.{place}.custom.strict: Extra inputs are not permitted"
+            raise refuse_as_claude(reason)
+
+
+def refuse_as_claude(reason: str) -> BadRequest:
+    """A 400 as Claude's model server says it: JSON with a text in it (LIVE)."""
+    return BadRequest(json.dumps({"message": reason}, separators=(",", ":")))
+
+
+def refuse_prompt_of(dialect: Dialect, error: RequestRefused) -> BadRequest:
+    """A prompt that the engine will not take; Claude's text of a long one is LIVE."""
+    if not dialect.refuses_as_claude:
+        return refuse_prompt(error)
+    is_long = isinstance(error, PromptTooLong)
+    return refuse_as_claude("Input is too long for requested model." if is_long else str(error))
 
 
 def check_json_object(dialect: Dialect) -> None:

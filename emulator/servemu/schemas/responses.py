@@ -122,7 +122,7 @@ class ResponsesRequest(Body):
         """What of it shows in the answer."""
         return Shown(head, tuple(self._echoes()))
 
-    def refusal(self, error: RequestRefused) -> BadRequest:
+    def refusal(self, error: RequestRefused, dialect: Dialect) -> BadRequest:
         """A prompt that the engine will not take."""
         return refuse_prompt(error)
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from servemu.errors import BadRequest
-from servemu.schemas.decoding import Body, Items, Pairs, PositiveInt, refuse, refuse_prompt
+from servemu.schemas.decoding import Body, Items, Pairs, PositiveInt, refuse
+from servemu.schemas.reasoning import PLAIN, Dialect, refuse_prompt_of
 from servemu_engine.base import Sampling
 from servemu_engine.errors import RequestRefused
 
@@ -40,9 +41,9 @@ class GenerationFields(Body):
     client_request_id: str = ""
     usage_context: Pairs = Field(default_factory=dict)
 
-    def refusal(self, error: RequestRefused) -> BadRequest:
+    def refusal(self, error: RequestRefused, dialect: Dialect = PLAIN) -> BadRequest:
         """A prompt that the engine will not take."""
-        return refuse_prompt(error)
+        return refuse_prompt_of(dialect, error)
 
     def sampling(self, *, logprobs: bool = False, top_logprobs: int = 0) -> Sampling:
         """What the engine needs of these. Raises `BadRequest`."""

@@ -15,7 +15,7 @@ MAX_TOOL_KEYS = 16
 """The guide's number; the API reference says 15 properties."""
 MAX_ANSWER_KEYS = 64
 """From memory of the docs."""
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """OpenAI's rule; that it is the service's too is a GUESS."""
 
 
@@ -120,8 +120,8 @@ def _function(place: int, tool: ToolDefinition) -> FunctionDefinition:
     path = f"tools.{place}"
     if tool.type != "function":
         raise refuse(f"{path}.type must be function")
-    if not _NAME.fullmatch(tool.function.name):
-        raise refuse(f"{path}.function.name must match ^{_NAME.pattern}$")
+    if not TOOL_NAME.fullmatch(tool.function.name):
+        raise refuse(f"{path}.function.name must match ^{TOOL_NAME.pattern}$")
     parameters = tool.function.parameters
     if parameters.get("type", "object") != "object":
         raise refuse(f"{path}.function.parameters must be of type object")

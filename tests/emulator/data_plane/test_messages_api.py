@@ -270,6 +270,36 @@ BAD: list[tuple[Json, str]] = [
         "message.",
     ),
     (
+        {"tools": [{**TOOL, "name": f"t{i}"} for i in range(33)]},
+        "tools: List should have at most 32 items after validation, not 33",
+    ),
+    ({"tools": [TOOL, TOOL]}, "tools: Tool names must be unique."),
+    (
+        {"tools": [{**TOOL, "name": "a b"}]},
+        "tools.0.custom.name: String should match pattern '^[A-Za-z0-9_-]{1,64}$'",
+    ),
+    (
+        {"tools": [{**TOOL, "input_schema": {}}]},
+        "tools.0.custom.input_schema.type: Input should be 'object'",
+    ),
+    (
+        {"tools": [{**TOOL, "input_schema": {**SCHEMA, "required": "city"}}]},
+        'tools.0.custom.input_schema: JSON schema is invalid - the "required" keyword must be a '
+        "list of strings",
+    ),
+    (
+        {"tool_choice": {"type": "any"}},
+        "tool_choice may only be specified while providing tools.",
+    ),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}},
+        "tool_choice: Tool 'x' not found in provided tools",
+    ),
+    (
+        {"stop_sequences": ["x"] * 101},
+        "stop_sequences: List should have at most 100 items after validation, not 101",
+    ),
+    (
         {"stop_sequences": [" "]},
         "stop_sequences: each stop sequence must contain non-whitespace",
     ),
@@ -291,6 +321,25 @@ def test_bad_body_is_a_400_in_the_words_of_claude(
         400,
         {"error_code": "BAD_REQUEST", "message": told},
     )
+
+
+def test_schemas_of_tools_are_not_held_to_the_subset_of_chat(claude: Anthropic) -> None:
+    """As Claude Code sends them; arguments follow what of it is in the subset."""
+    properties: Json = {
+        "city": {"type": "string", "minLength": 1, "pattern": "^B"},
+        "days": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]},
+        **{f"k{i}": {"type": "boolean"} for i in range(20)},
+    }
+    schema = {"type": "object", "properties": properties, "additionalProperties": True}
+    tool: Any = {**TOOL, "input_schema": {**schema, "required": ["city"]}}
+    choice: Any = {"type": "tool", "name": TOOL["name"]}
+    user: Any = USER
+    message = claude.messages.create(
+        model=MODEL, max_tokens=500, messages=[user], tools=[tool], tool_choice=choice
+    )
+    (use,) = [block for block in message.content if block.type == "tool_use"]
+    given: Any = use.input
+    assert isinstance(given["city"], str)
 
 
 def test_anthropic_client_sees_the_status(claude: Anthropic, workspace: httpx.Client) -> None:

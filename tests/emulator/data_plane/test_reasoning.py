@@ -8,6 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from servemu.schemas.chat import ChatRequest
+from servemu.schemas.decoding import decode
+from servemu.schemas.reasoning import dialect_of
+
 MESSAGES = [{"role": "user", "content": "Say json."}]
 OSS = "databricks-gpt-oss-20b"
 CLAUDE = "databricks-claude-haiku-4-5"
@@ -29,7 +33,7 @@ def _post(workspace: httpx.Client, name: str, **fields: Any) -> httpx.Response:
         (CLAUDE, {}, False),
         (CLAUDE, {"thinking": {"type": "disabled"}}, False),
         (CLAUDE, THINK, True),
-        ("databricks-gpt-5", {"reasoning_effort": "minimal"}, False),
+        ("databricks-gpt-5", {"reasoning_effort": "minimal", "temperature": 1}, False),
         (LLAMA, {}, False),
     ],
 )
@@ -78,6 +82,37 @@ def test_streamed_content_is_a_list_of_one_item(workspace: httpx.Client) -> None
             'Unsupported parameter: "stop" is not supported with this model.',
         ),
         (
+            "databricks-gpt-5",
+            {"temperature": 0},
+            "BAD_REQUEST",
+            "Unsupported value: 'temperature' does not support 0.0 with this model. Only the "
+            "default (1) value is supported.",
+        ),
+        (
+            CLAUDE,
+            {"tools": [{"type": "function", "function": {"name": "f", "strict": False}}]},
+            "BAD_REQUEST",
+            '{"message":"tools.0.custom.strict: Extra inputs are not permitted"}',
+        ),
+        (
+            CLAUDE,
+            {"messages": [{"role": "user", "content": "," * 210_000}]},
+            "BAD_REQUEST",
+            '{"message":"Input is too long for requested model."}',
+        ),
+        (
+            LLAMA,
+            {"messages": [{"role": "assistant", "content": [REASONING]}]},
+            "BAD_REQUEST",
+            "Bad request: content of type reasoning is not supported by this model\n",
+        ),
+        (
+            LLAMA,
+            {"service_tier": "flex"},
+            "BAD_REQUEST",
+            "Bad request: service_tier must be 'default' or 'priority'\n",
+        ),
+        (
             CLAUDE,
             {"response_format": {"type": "json_object"}},
             "INVALID_PARAMETER_VALUE",
@@ -92,3 +127,25 @@ def test_field_that_the_family_does_not_take_is_a_400(
     response = _post(workspace, name, **fields)
     assert response.status_code == 400
     assert response.json() == {"error_code": error_code, "message": message}
+
+
+@pytest.mark.parametrize("name", [OSS, CLAUDE])
+def test_reasoning_of_an_earlier_answer_may_come_back(workspace: httpx.Client, name: str) -> None:
+    answered = {"role": "assistant", "content": [REASONING, {"type": "text", "text": "{}"}]}
+    response = _post(workspace, name, messages=[*MESSAGES, answered, *MESSAGES])
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("tier", ["default", "priority"])
+def test_service_tier_is_taken(workspace: httpx.Client, tier: str) -> None:
+    assert _post(workspace, LLAMA, service_tier=tier).status_code == 200
+
+
+def test_claude_ends_after_a_thousand_tokens_unless_told_otherwise() -> None:
+    body = {"messages": MESSAGES, "temperature": 0}
+    wanted = decode(ChatRequest, body)
+    claude, llama = (dialect_of(family) for family in ("claude", "llama"))
+    assert wanted.generate_request(200_000, claude).sampling.max_tokens == 1000
+    assert wanted.generate_request(200_000, llama).sampling.max_tokens is None
+    asked = decode(ChatRequest, {**body, "max_tokens": 9000})
+    assert asked.generate_request(200_000, claude).sampling.max_tokens == 9000
