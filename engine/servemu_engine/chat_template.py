@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from servemu_engine.base import GenerateRequest, Message, Tool, ToolCall
 from servemu_engine.errors import InvalidPrompt

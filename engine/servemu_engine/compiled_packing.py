@@ -3,21 +3,27 @@
 import math
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from servemu_engine.compiled_check import reference_logits
 from servemu_engine.compiling import NotCompiled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Precision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+Precision = Literal["float32", "bfloat16", "int16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int16")
 """Of weights, as compiled_products.h numbers them."""
+_INTEGERS = 256
+_NORM = 46320.0
+_SMALLEST = 1e-30
+"""Most integers that share a scale, their largest norm, and what is less than all numbers of a
+block but zero: as in compiled_products.h."""
 
 _FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -60,9 +66,10 @@ class Sizes:
 @dataclass(frozen=True, slots=True)
 class PackedModel:
     """`tensors`, by name: `embedding` [vocab, hidden], `rotation` [head size / 2] (angle of a
-    position), `head` and `norm_last`; of a layer `0.qkv`, `0.out`, `0.gate_up` (panels of gate and
-    up in turn), `0.down`, `0.norm_in`, `0.norm_post` and, where the model has them, `0.norm_q` and
-    `0.norm_k`. The bias of a matrix, if any, is `0.qkv.bias`.
+    position), `head`, `norm_last` and `reference` (logits, of compiled_check.py); of a layer
+    `0.qkv`, `0.out`, `0.gate_up` (panels of gate and up in turn), `0.down`, `0.norm_in`,
+    `0.norm_post` and, where the model has them, `0.norm_q` and `0.norm_k`. The bias of a matrix, if
+    any, is `0.qkv.bias`.
 
     Matrices: [panels, …], each panel laid out as compiled_products.h says for the precision.
     Vectors: float32, of matrices in whole panels.
@@ -70,6 +77,10 @@ class PackedModel:
 
     sizes: Sizes
     tensors: dict[str, Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class _Attention(Protocol):
@@ -88,16 +99,20 @@ class _Mlp(Protocol):
 
 
 @torch.no_grad()
-def pack(model: "PreTrainedModel", panel: int) -> PackedModel:
-    """A copy, but for the embeddings, which are shared. Raises `NotCompiled`."""
+def pack(model: "PreTrainedModel", panel: int, precision: Precision | None = None) -> PackedModel:
+    """A copy, but for the embeddings, which are shared. `precision` None: the model's own. Raises
+    `NotCompiled`."""
     check_supported(model)
     sizes = _sizes(model, panel)
+    if precision == "int16":
+        sizes = replace(sizes, precision=precision)
     packing = _Packing(sizes)
     for number, block in enumerate(model.model.layers):
         packing.add_layer(str(number), block)
     packing.add_matrix("head", [model.lm_head])
     packing.add_vector("norm_last", model.model.norm.weight)
     packing.add_vector("rotation", model.model.rotary_emb.inv_freq)
+    packing.add_vector("reference", reference_logits(model))
     packing.tensors["embedding"] = model.get_input_embeddings().weight.detach()
     return PackedModel(sizes, packing.tensors)
 
@@ -178,8 +193,36 @@ class _Packing:
 def _panels(weight: Tensor, sizes: Sizes) -> Tensor:
     """[outputs, inputs], whole panels of outputs, as the precision wants them: [panels, …]."""
     depth = weight.shape[1]
+    if sizes.precision == "int16":
+        return _integers(weight.float(), sizes.panel)
     packed = huge_pages((len(weight) // sizes.panel, depth, sizes.panel), weight.dtype)
     return packed.copy_(weight.view(-1, sizes.panel, depth).transpose(1, 2))
+
+
+def _integers(weight: Tensor, panel: int) -> Tensor:
+    """[panels, blocks, …] of int16: `panel` scales, which are float32, and pairs of integers."""
+    outputs, depth = weight.shape
+    size = _block_size(depth)
+    blocks = -(-depth // size)
+    if blocks * size > depth:
+        weight = F.pad(weight, (0, blocks * size - depth))
+    weight = weight.view(outputs // panel, panel, blocks, size)
+    top = torch.maximum(weight.amax(-1, keepdim=True), -weight.amin(-1, keepdim=True))
+    weight = weight * torch.where(top > _SMALLEST, 1 / top, 0)
+    norm = torch.linalg.vector_norm(weight, dim=-1, keepdim=True)
+    factor = (_NORM / norm).clamp(max=32767)
+    packed = huge_pages((outputs // panel, blocks, panel * (2 + size)), torch.int16)
+    scales = (top / factor).squeeze(-1).transpose(1, 2)
+    packed[..., : 2 * panel] = scales.contiguous().view(torch.int16)
+    integers = (weight * factor).round_().to(torch.int16).view(*weight.shape[:3], size // 2, 2)
+    target = packed[..., 2 * panel :].view(*packed.shape[:2], size // 2, panel, 2)
+    target.copy_(integers.permute(0, 2, 3, 1, 4))
+    return packed
+
+
+def _block_size(depth: int) -> int:
+    """`block_size` of compiled_products.h: even, all blocks alike."""
+    return -(-depth // -(-depth // _INTEGERS) // 2) * 2
 
 
 def check_supported(model: "PreTrainedModel") -> None:

@@ -28,16 +28,15 @@ def compiled_library(folder: Path) -> ctypes.CDLL:
     A file is good for one text of the sources, one compiler, one kind of CPU: its name is their
     hash.
     """
-    package = files("servemu_engine")
-    sources = {name: package.joinpath(name).read_text(encoding="utf-8") for name in _SOURCES}
+    texts = sources()
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise NotCompiled("there is no C compiler ($CC, or cc in $PATH)")
-    key = "\0".join((*sources.values(), *_FLAGS, compiler, *_cpu()))
+    key = "\0".join((*texts.values(), *_FLAGS, compiler, *_cpu()))
     library = folder / f"step-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     try:
         if not library.is_file():
-            _compile(compiler, sources, library)
+            _compile(compiler, texts, library)
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise NotCompiled(f"the compiled step cannot be kept or opened: {error}") from error
@@ -45,12 +44,24 @@ def compiled_library(folder: Path) -> ctypes.CDLL:
         raise NotCompiled(f"{compiler} took more than {_PATIENCE} s") from error
 
 
-def _compile(compiler: str, sources: dict[str, str], library: Path) -> None:
+def panel_width(library: ctypes.CDLL) -> int:
+    """Outputs of a matrix that are computed side by side."""
+    library.panel_width.restype = ctypes.c_int64
+    return int(library.panel_width())
+
+
+def sources() -> dict[str, str]:
+    """The text of what is compiled, by name."""
+    package = files("servemu_engine")
+    return {name: package.joinpath(name).read_text(encoding="utf-8") for name in _SOURCES}
+
+
+def _compile(compiler: str, texts: dict[str, str], library: Path) -> None:
     """Into a file of its own first: another process may do the same."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         built = Path(folder) / "step.so"
-        for name, source in sources.items():
+        for name, source in texts.items():
             (Path(folder) / name).write_text(source, encoding="utf-8")
         done = subprocess.run(
             [compiler, *_FLAGS, str(Path(folder) / _SOURCES[0]), "-o", str(built), "-lm", "-ldl"],
@@ -69,4 +80,5 @@ def _cpu() -> tuple[str, ...]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     told = {line for line in lines if line.split("\t")[0] in ("model name", "flags", "Features")}
-    return (platform.system(), platform.machine(), platform.processor(), *sorted(told))
+    named = () if told else (platform.processor(),)  # which starts a process on some systems
+    return (platform.system(), platform.machine(), *named, *sorted(told))

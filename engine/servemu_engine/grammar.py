@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from llguidance import LLMatcher, LLTokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from servemu_engine.base import GenerateRequest, JsonSchema, Tool
 from servemu_engine.errors import InvalidPrompt

@@ -22,6 +22,20 @@ _verbosity_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a text generator's weights and configs say about it."""
+
+    architecture: str
+    vocab_size: int
+    positions: int | None
+    """Most tokens, as the config says; None: it does not."""
+    num_parameters: int
+    """Tied weights counted once."""
+    end_ids: tuple[int, ...]
+    """Tokens that end an answer, by config and generation config."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model in evaluation mode on its device, with its tokenizer."""
 
@@ -47,7 +61,7 @@ def load_causal_lm(folder: Path, *, dtype: str = "auto", device: str = "auto") -
     check_folder(folder)
     from transformers import AutoModelForCausalLM
 
-    return _load(folder, AutoModelForCausalLM, _placement(folder, dtype, device))
+    return _load(folder, AutoModelForCausalLM, placement(folder, dtype, device))
 
 
 def load_encoder(folder: Path, *, dtype: str = "auto", device: str = "auto") -> LoadedModel:
@@ -59,7 +73,7 @@ def load_encoder(folder: Path, *, dtype: str = "auto", device: str = "auto") -> 
     check_folder(folder)
     from transformers import AutoModel
 
-    return _load(folder, AutoModel, _placement(folder, dtype, device))
+    return _load(folder, AutoModel, placement(folder, dtype, device))
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
@@ -91,12 +105,15 @@ def convert_gguf(file: Path, folder: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placement:
+class Placement:
+    """`dtype` and `device` as of `LoadedModel`."""
+
     dtype: str
     device: str
 
 
-def _placement(folder: Path, dtype: str, device: str) -> _Placement:
+def placement(folder: Path, dtype: str, device: str) -> Placement:
+    """What "auto" means here. Raises `LoadFailed`."""
     import torch
 
     if device == "auto":
@@ -106,24 +123,89 @@ def _placement(folder: Path, dtype: str, device: str) -> _Placement:
     if dtype not in _DTYPES:
         raise LoadFailed(f"model {folder.name!r}: dtype {dtype!r} is not one of {list(_DTYPES)}")
     # Integers are what the compiled step makes of a model; transformers' own are float32.
-    return _Placement("float32" if dtype == "int16" else dtype, device)
+    return Placement("float32" if dtype == "int16" else dtype, device)
 
 
-def _load(folder: Path, auto_class: type, placement: _Placement) -> LoadedModel:
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Raises `LoadFailed`."""
+    with _border(folder), _silent_transformers():
+        return _read_tokenizer(folder)
+
+
+def load_model(folder: Path, where: Placement) -> "PreTrainedModel":
+    """A text generator in evaluation mode, from a folder that was checked. Raises `LoadFailed`."""
+    from transformers import AutoModelForCausalLM
+
+    return _load_model(folder, AutoModelForCausalLM, where)
+
+
+def facts_of(model: "PreTrainedModel") -> ModelFacts:
+    """Of a text generator."""
+    config = model.config.get_text_config()
+    ids: set[int] = set()
+    for named_by in (model.config, config, model.generation_config):
+        value = getattr(named_by, "eos_token_id", None)
+        if value is not None:
+            ids.update(value if isinstance(value, list | tuple) else [value])
+    return ModelFacts(
+        type(model).__name__,
+        config.vocab_size,
+        _positions(model),
+        sum(p.numel() for p in model.parameters()),
+        tuple(sorted(ids)),
+    )
+
+
+def context_length(positions: int | None, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Most tokens that positions and tokenizer allow."""
+    limits = [positions, tokenizer.model_max_length]
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < _UNBOUNDED]
+    return min(known, default=2048)
+
+
+def num_bytes(model: "torch.nn.Module") -> int:
+    """Of parameters and buffers."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _load(folder: Path, auto_class: type, where: Placement) -> LoadedModel:
+    tokenizer = load_tokenizer(folder)
+    model = _load_model(folder, auto_class, where)
+    return LoadedModel(
+        model,
+        tokenizer,
+        where.dtype,
+        where.device,
+        context_length(_positions(model), tokenizer),
+        sum(p.numel() for p in model.parameters()),
+        num_bytes(model),
+    )
+
+
+def _load_model(folder: Path, auto_class: type, where: Placement) -> "PreTrainedModel":
     import torch
 
     try:
-        with _silent_transformers():
-            tokenizer = _read_tokenizer(folder)
-            model = _read_model(folder, auto_class, getattr(torch, placement.dtype))
-        model.eval().requires_grad_(False).to(placement.device)
-    except LoadFailed:
-        raise
+        with _border(folder), _silent_transformers():
+            model = _read_model(folder, auto_class, getattr(torch, where.dtype))
+            model.eval().requires_grad_(False).to(where.device)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise LoadFailed(
-            f"model {folder.name!r} does not fit into the memory of {placement.device} "
-            f"as {placement.dtype}: {error}"
+            f"model {folder.name!r} does not fit into the memory of {where.device} "
+            f"as {where.dtype}: {error}"
         ) from error
+    return model
+
+
+@contextmanager
+def _border(folder: Path) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except (LoadFailed, MemoryError, torch.OutOfMemoryError):
+        raise
     # A border like the engine loop: what a foreign config or tokenizer file makes the libraries
     # raise is open-ended (`tokenizers` raises a bare Exception for a broken file).
     except Exception as error:
@@ -131,26 +213,39 @@ def _load(folder: Path, auto_class: type, placement: _Placement) -> LoadedModel:
         if "trust_remote_code" in reason:
             reason = "it wants to run code of its own, which is never done"
         raise LoadFailed(f"model {folder.name!r} cannot be loaded: {reason}") from error
-    return LoadedModel(
-        model,
-        tokenizer,
-        placement.dtype,
-        placement.device,
-        _context_length(model, tokenizer),
-        sum(p.numel() for p in model.parameters()),
-        _num_bytes(model),
-    )
 
 
 def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
     files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt")
     if not any((folder / name).is_file() for name in files):
         raise LoadFailed(f"model {folder.name!r}: {folder} has no tokenizer.json")
-    if (folder / "tokenizer.json").is_file():
-        read_json(folder, "tokenizer.json")
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if _is_plain(folder):
+        from transformers import PreTrainedTokenizerFast as TokenizerClass
+    else:
+        from transformers import AutoTokenizer as TokenizerClass
+    try:
+        return TokenizerClass.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception:  # passed on: of a broken file `tokenizers` says neither name nor place
+        if (folder / "tokenizer.json").is_file():
+            read_json(folder, "tokenizer.json")
+        raise
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether `AutoTokenizer` would take the class of all that tokenizer.json tells whole: where it
+    certainly does, the seconds of importing it are saved. Not for those whose class it corrects
+    (Qwen2) or replaces (Mistral)."""
+    if not all((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return False
+    config, own = read_json(folder, "config.json"), read_json(folder, "tokenizer_config.json")
+    return (
+        config.get("model_type") in ("llama", "qwen3")
+        and "model_name" not in config
+        and own.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+        and "auto_map" not in own
+    )
 
 
 def _read_model(
@@ -175,20 +270,11 @@ def _read_model(
     return model
 
 
-def _context_length(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
+def _positions(model: "PreTrainedModel") -> int | None:
     config = model.config.get_text_config()
-    limits = [
-        getattr(config, "max_position_embeddings", None),
-        getattr(config, "n_positions", None),
-        tokenizer.model_max_length,
-    ]
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
     known = [int(limit) for limit in limits if limit is not None and 0 < limit < _UNBOUNDED]
-    return min(known, default=2048)
-
-
-def _num_bytes(model: "torch.nn.Module") -> int:
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return min(known, default=None)
 
 
 @contextmanager

@@ -7,24 +7,31 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from servemu_engine.base import EngineInfo, GenerateRequest, PreparedRequest
 from servemu_engine.border import check_ids, check_sampling
 from servemu_engine.chat_template import encode_request, num_characters
+from servemu_engine.compiled_files import FOLDER
+from servemu_engine.compiled_packing import Precision
 from servemu_engine.errors import EngineClosed, LoadFailed, PromptTooLong
 from servemu_engine.generation import LocalGeneration, Reader
 from servemu_engine.grammar import Grammars
-from servemu_engine.loading import LoadedModel, load_causal_lm
+from servemu_engine.loading import context_length, placement
 from servemu_engine.loop import Answer, EngineLoop
 from servemu_engine.manifest import memory_of
 from servemu_engine.restarts import Restarts
-from servemu_engine.runners import CheckedRunner, RunnerChoice, RunnerOptions, checked_runner
+from servemu_engine.runners import CheckedRunner, RunnerChoice, RunnerOptions
 from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence
 from servemu_engine.slots import Capacity
+from servemu_engine.starting import Started, start_model
 from servemu_engine.stopping import AnswerText, StopRules
 from servemu_engine.tools import ToolCallText, usable
 from servemu_engine.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _SMALLEST_WINDOW = 16
 
@@ -66,7 +73,7 @@ class LocalOptions:
 class _Running:
     """What exists between `start` and `close`."""
 
-    loaded: LoadedModel
+    tokenizer: "PreTrainedTokenizerBase"
     runner: CheckedRunner
     vocabulary: Vocabulary
     grammars: Grammars
@@ -112,54 +119,48 @@ class LocalEngine:
         """Load the weights, run one tiny step, start the thread. Raises `LoadFailed`."""
         began = time.perf_counter()
         options = self._options
-        loaded = load_causal_lm(self._folder, dtype=options.dtype, device=options.device)
-        compiled = options.compiled or self._folder.parent / ".compiled"
-        runner, runner_name = checked_runner(
-            loaded.model,
-            RunnerOptions(
-                options.runner,
-                compiled,
-                options.num_threads,
-                "int16" if options.dtype == "int16" else None,
-            ),
-        )
+        where = placement(self._folder, options.dtype, options.device)
+        started, vocabulary = start_model(self._folder, where, self._runner_options())
+        tokenizer = vocabulary.tokenizer
+        runner, vocab_size = started.runner, started.facts.vocab_size
         kv_tokens = options.kv_bytes // runner.num_bytes_per_token
-        window = min(loaded.context_length, kv_tokens)
+        window = min(context_length(started.facts.positions, tokenizer), kv_tokens)
         if window < _SMALLEST_WINDOW:
             raise LoadFailed(
                 f"model {self._info.name!r}: kv_bytes = {options.kv_bytes} holds {kv_tokens} tokens"
             )
         capacity = Capacity(options.max_num_sequences, kv_tokens, window)
-        vocabulary = Vocabulary(loaded.tokenizer)
 
         def make_loop() -> EngineLoop:
             scheduler = Scheduler(capacity, options.prefill_chunk, options.prefill_alone)
             return EngineLoop(scheduler, runner, vocabulary.token_bytes)
 
         loop = make_loop()
-        end_ids = vocabulary.end_ids(loaded.model)
-        vocab_size = loaded.model.config.get_text_config().vocab_size
-        grammars = Grammars(loaded.tokenizer, vocab_size, end_ids)
+        end_ids = vocabulary.end_ids(started.facts.end_ids)
+        grammars = Grammars(tokenizer, vocab_size, end_ids)
         loop.start()
         self._running = _Running(
-            loaded, runner, vocabulary, grammars, end_ids, window, vocab_size, make_loop, loop
+            tokenizer, runner, vocabulary, grammars, end_ids, window, vocab_size, make_loop, loop
         )
-        info = self._describe(loaded, window, time.perf_counter() - began)
-        if options.dtype == "int16" and runner_name == "compiled":
-            info = replace(info, dtype="int16", num_bytes=self._info.num_bytes)
-        self._info = replace(info, runner=runner_name)
+        info = self._describe(started, where.device)
+        seconds = time.perf_counter() - began
+        self._info = replace(info, context_length=window, load_seconds=seconds)
 
-    def _describe(self, loaded: LoadedModel, window: int, load_seconds: float) -> EngineInfo:
-        return EngineInfo(
-            name=self._info.name,
-            kind="local",
-            architecture=type(loaded.model).__name__,
-            dtype=loaded.dtype,
-            device=loaded.device,
-            context_length=window,
-            num_parameters=loaded.num_parameters,
-            num_bytes=loaded.num_bytes,
-            load_seconds=load_seconds,
+    def _runner_options(self) -> RunnerOptions:
+        options = self._options
+        compiled = options.compiled or self._folder.parent / FOLDER
+        precision: Precision | None = "int16" if options.dtype == "int16" else None
+        return RunnerOptions(options.runner, compiled, options.num_threads, precision)
+
+    def _describe(self, started: Started, device: str) -> EngineInfo:
+        return replace(
+            self._info,
+            architecture=started.facts.architecture,
+            dtype=started.dtype,
+            device=device,
+            num_parameters=started.facts.num_parameters,
+            num_bytes=started.num_bytes,
+            runner=started.runner_name,
         )
 
     def close(self) -> None:
@@ -184,7 +185,7 @@ class LocalEngine:
         fewest = num_characters(request) // running.vocabulary.longest
         if fewest >= limit:
             raise PromptTooLong(fewest, limit)
-        ids = encode_request(running.loaded.tokenizer, request)
+        ids = encode_request(running.tokenizer, request)
         check_ids(ids, running.vocab_size)
         if len(ids) >= limit:
             raise PromptTooLong(len(ids), limit)

@@ -3,16 +3,15 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from servemu_engine.compiled import CompiledRunner
 from servemu_engine.compiled_packing import Precision
 from servemu_engine.compiling import NotCompiled
 from servemu_engine.loop import StepRunner
-from servemu_engine.packed import pack_linears, packing
-from servemu_engine.runner import Runner
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 RunnerChoice = Literal["auto", "transformers", "compiled"]
 _log = logging.getLogger(__name__)
@@ -39,12 +38,12 @@ class RunnerOptions:
     precision: Precision | None = None
 
 
-def checked_runner(model: PreTrainedModel, options: RunnerOptions) -> tuple[CheckedRunner, str]:
+def checked_runner(model: "PreTrainedModel", options: RunnerOptions) -> tuple[CheckedRunner, str]:
     """The runner and its name, transformers or compiled. Raises `LoadFailed`; with the choice
     "compiled" also where there is no compiled step for the model."""
     if options.choice != "transformers":
         try:
-            compiled = CompiledRunner(
+            compiled = CompiledRunner.of(
                 model, options.compiled, options.num_threads, options.precision
             )
             compiled.check()
@@ -53,8 +52,18 @@ def checked_runner(model: PreTrainedModel, options: RunnerOptions) -> tuple[Chec
             if options.choice == "compiled":
                 raise
             _log.warning("%s runs without the compiled step: %s", model.name_or_path, reason)
+    return _transformers_runner(model, options), "transformers"
+
+
+def _transformers_runner(model: "PreTrainedModel", options: RunnerOptions) -> CheckedRunner:
+    """Its modules take seconds to import: they are for those who need it."""
+    from servemu_engine.compiled_attention import use_compiled_attention
+    from servemu_engine.packed import pack_linears, packing
+    from servemu_engine.runner import Runner
+
     if model.device.type == "cpu":
         pack_linears(model, packing(options.compiled))
+        use_compiled_attention(options.compiled)
     runner = Runner(model, options.num_threads)
     runner.check()
-    return runner, "transformers"
+    return runner

@@ -1,12 +1,11 @@
 """Token ids and what they stand for: text, exact bytes, the end of an answer."""
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from servemu_engine.stopping import BytesDetokenizer, Detokenizer, WindowDetokenizer
 
@@ -20,10 +19,10 @@ class Vocabulary:
     """Reads a tokenizer; safe from several threads."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._is_byte_level = self._backend is not None and "ByteLevel" in json.dumps(
-            json.loads(self._backend.to_str())["decoder"]
+        self._is_byte_level = self._backend is not None and "ByteLevel" in repr(
+            self._backend.decoder
         )
         added = tokenizer.added_tokens_decoder
         self._special = set(tokenizer.all_special_ids) | set(added)
@@ -38,9 +37,7 @@ class Vocabulary:
             # the wrapper's own decode costs ten times as much a call
             return str(self._backend.decode(ids, skip_special_tokens=True))
         return str(
-            self._tokenizer.decode(
-                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+            self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
 
     def detokenizer(self, prompt_ids: Sequence[int]) -> Detokenizer:
@@ -55,7 +52,7 @@ class Vocabulary:
 
     def _token_bytes(self, token: int) -> bytes:
         """Exact bytes of one token; half a character for some. Unknown ids have none."""
-        name = self._tokenizer.convert_ids_to_tokens(token)
+        name = self.tokenizer.convert_ids_to_tokens(token)
         if not isinstance(name, str):
             return b""
         if token in self._special:
@@ -66,14 +63,11 @@ class Vocabulary:
             return bytes([int(match[1], 16)])
         return name.replace("\u2581", " ").encode()
 
-    def end_ids(self, model: PreTrainedModel) -> frozenset[int]:
-        """All that end an answer: as generation config, config, tokenizer say, and turn ends."""
-        named = [self._tokenizer.eos_token_id]
-        for config in (model.config, model.config.get_text_config(), model.generation_config):
-            named.append(getattr(config, "eos_token_id", None))
-        ids: set[int] = set()
-        for value in named:
-            ids.update(value if isinstance(value, list | tuple) else [value] * (value is not None))
-        added = self._tokenizer.added_tokens_decoder
+    def end_ids(self, named: Iterable[int]) -> frozenset[int]:
+        """All that end an answer: those that the configs of the model name, that of the tokenizer,
+        and turn ends."""
+        own = self.tokenizer.eos_token_id
+        ids = {*named, *(own if isinstance(own, list | tuple) else [own] * (own is not None))}
+        added = self.tokenizer.added_tokens_decoder
         ids.update(id for id, token in added.items() if str(token) in _TURN_ENDS)
         return frozenset(ids)

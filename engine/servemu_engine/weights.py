@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
+from servemu_engine.compiled_files import forget
 from servemu_engine.errors import LoadFailed
 from servemu_engine.gguf_conversion import convert
 from servemu_engine.hub import Fetch, fetch_from_hub
@@ -117,11 +118,13 @@ class ModelStore:
         return sorted(filter(None, map(read_manifest, folders)), key=lambda stored: stored.name)
 
     def remove(self, name: str) -> bool:
-        """Delete a model; False when there was none. Raises `ModelNameInvalid`."""
+        """Delete a model and what was packed of it; False when there was none. Raises
+        `ModelNameInvalid`."""
         check_name(name)
         if self.find(name) is None:
             return False
         folder = self._root / folder_name(name)
+        forget(folder.name, self._root)
         trash = self._root / f".removed-{folder.name}"
         _delete(trash)
         folder.rename(trash)

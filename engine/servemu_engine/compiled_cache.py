@@ -1,0 +1,152 @@
+"""Packed models in files: written once, read at every later start.
+
+A file is safetensors; sizes, facts and a sum of each tensor's bytes are in its metadata.
+"""
+
+import errno
+import json
+import mmap
+import os
+import shutil
+import struct
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict
+from itertools import accumulate
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import Buffer
+
+from servemu_engine.compiled_files import outdated
+from servemu_engine.compiled_packing import PackedModel, Sizes
+from servemu_engine.errors import LoadFailed
+from servemu_engine.loading import ModelFacts
+
+_DTYPES = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "I16": torch.int16,
+    "U8": torch.uint8,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_POPULATE_READ = 22
+"""MADV_POPULATE_READ of Linux."""
+_ABANDONED = 3600
+"""Seconds after which a half-written file is nobody's."""
+
+
+class PackedFileBroken(LoadFailed):
+    """It is not what was written: made again, by whoever finds it."""
+
+
+def write_packed(file: Path, packed: PackedModel, facts: ModelFacts, mode: int) -> None:
+    """Whole or not at all; older ones of the same model go. Raises `OSError`.
+
+    `mode`: of the model's own files.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    header, tensors = _header(packed, facts)
+    if shutil.disk_usage(file.parent).free < packed.num_bytes + len(header):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+    with NamedTemporaryFile(dir=file.parent, prefix=".packing-", delete=False) as written:
+        temporary = Path(written.name)
+        try:
+            written.write(header)
+            for tensor in tensors:
+                written.write(_memory(tensor))
+            written.flush()
+            temporary.chmod(mode)
+            temporary.replace(file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    for old in (*outdated(file), *_abandoned(file.parent)):
+        old.unlink(missing_ok=True)
+
+
+def read_packed(file: Path) -> tuple[PackedModel, ModelFacts]:
+    """Mapped, not copied. Raises `OSError`, such as `FileNotFoundError`, `PackedFileBroken`."""
+    try:
+        with file.open("rb", buffering=0) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > size:
+                raise PackedFileBroken(f"{file.name}: its header is longer than the file")
+            header = json.loads(opened.read(length))
+            told = json.loads(header.pop("__metadata__")["servemu"])
+            end = max(entry["data_offsets"][1] for entry in header.values())
+            if size != 8 + length + end:
+                raise PackedFileBroken(f"{file.name} has {size} bytes, not {8 + length + end}")
+            data = _mapped(opened.fileno(), size)[8 + length :]
+        tensors = {name: _tensor(data, entry) for name, entry in header.items()}
+        broken = [name for name in tensors if told["sums"][name] != _sum(tensors[name])]
+        sizes = Sizes(**{**told["sizes"], "windows": tuple(told["sizes"]["windows"])})
+        facts = ModelFacts(**{**told["facts"], "end_ids": tuple(told["facts"]["end_ids"])})
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise PackedFileBroken(f"{file.name} is broken: {error}") from error
+    if broken:
+        raise PackedFileBroken(f"{file.name}: other bytes than were written, in {broken[0]}")
+    return PackedModel(sizes, tensors), facts
+
+
+def _header(packed: PackedModel, facts: ModelFacts) -> tuple[bytes, list[Tensor]]:
+    """With its length before it; and the tensors in their order, wider numbers first."""
+    tensors = sorted(packed.tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    ends = list(accumulate((tensor.nbytes for _, tensor in tensors), initial=0))
+    told = {
+        "sizes": asdict(packed.sizes),
+        "facts": asdict(facts),
+        "sums": {name: _sum(tensor) for name, tensor in tensors},
+    }
+    header: dict[str, object] = {"__metadata__": {"servemu": json.dumps(told)}}
+    for (name, tensor), begin, end in zip(tensors, ends, ends[1:], strict=False):
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % mmap.PAGESIZE)  # so that numbers lie in whole cache lines
+    return struct.pack("<Q", len(text)) + text, [tensor for _, tensor in tensors]
+
+
+def _tensor(data: Tensor, entry: dict[str, list[int]]) -> Tensor:
+    begin, end = entry["data_offsets"]
+    return data[begin:end].view(_DTYPES[str(entry["dtype"])]).view(entry["shape"])
+
+
+def _mapped(file: int, size: int) -> Tensor:
+    """[bytes]. A page of it is the system's own until it is written to, which nobody does."""
+    private = {"prot": mmap.PROT_READ | mmap.PROT_WRITE, "flags": mmap.MAP_PRIVATE}
+    pages = mmap.mmap(file, size, **private)
+    with suppress(OSError):  # before Linux 5.14 pages come one by one
+        pages.madvise(_POPULATE_READ)
+    return torch.frombuffer(pages, dtype=torch.uint8)
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().view(-1).view(torch.uint8)
+
+
+def _memory(tensor: Tensor) -> memoryview:
+    return memoryview(cast(Buffer, _bytes(tensor).numpy()))
+
+
+def _sum(tensor: Tensor) -> int:
+    """Of its bytes, eight at a time: another one for any change of one of them."""
+    flat = _bytes(tensor)
+    if len(flat) % 8 or flat.storage_offset() % 8:
+        flat = F.pad(flat, (0, -len(flat) % 8))
+    return int(flat.view(torch.int64).sum())
+
+
+def _abandoned(folder: Path) -> Iterable[Path]:
+    """Of a process that was ended while it wrote."""
+    before = time.time() - _ABANDONED
+    return [path for path in folder.glob(".packing-*") if path.stat().st_mtime < before]
