@@ -1,7 +1,7 @@
 """Decoding steps that were captured once and replayed, beside the same steps run anew.
 
-The capture of these tests records the operators of torch that a step runs (`make_fx`) and runs
-those again: a number of Python in them stays what it was, as in a CUDA graph.
+The capture of these tests records the operators of torch that a step runs, and runs those again: a
+number of Python in them stays what it was, as in a CUDA graph.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,8 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -60,6 +61,44 @@ def tiny(family: str) -> PreTrainedModel:
     return model
 
 
+class Recording(TorchDispatchMode):
+    """Operators as they ran. Refuses what a CUDA graph cannot hold: values read by the host, and
+    tensors made of the host's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]] = []
+        self._results: list[object] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.lift_fresh.default):
+            raise RuntimeError(f"{func} in a graph")
+        result = func(*args, **(kwargs or {}))
+        self._calls.append((func, args, kwargs or {}))
+        self._results.append(result)
+        return result
+
+    def again(self, wanted: Tensor) -> Tensor:
+        """What `wanted`, a result of then, is now."""
+        now: dict[int, object] = {}
+
+        def current(value: object) -> object:
+            return now.get(id(value), value)
+
+        for (func, args, kwargs), result in zip(self._calls, self._results, strict=True):
+            again = func(*tree_map(current, args), **tree_map(current, kwargs))
+            now.update(zip(map(id, tree_flatten(result)[0]), tree_flatten(again)[0], strict=True))
+        tensor = now[id(wanted)]
+        assert isinstance(tensor, Tensor)
+        return tensor
+
+
 class Recorder:
     """What captures; `captures` makes one pool of memory after the other, of which this counts."""
 
@@ -74,13 +113,12 @@ class Recorder:
 
     def capture(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         self.num_captured += 1
-        recorded = make_fx(step, tracing_mode="real")()
-        assert "lift_fresh" not in recorded.code  # CUDA refuses to capture copies from the host
+        with Recording() as recording:
+            logits = step()
 
         def replay() -> Tensor:
             self.num_replayed += 1
-            logits: Tensor = recorded()
-            return logits
+            return recording.again(logits)
 
         return replay
 
@@ -223,6 +261,18 @@ def test_step_that_cannot_be_captured_is_run_anew(caplog: pytest.LogCaptureFixtu
     plain.run(5)
     assert device.answers == plain.answers
     assert "LlamaForCausalLM decodes without CUDA graphs: operation not permitted" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "step",
+    [lambda: torch.ones(3) * torch.ones(1).item(), lambda: torch.tensor([1.0])],
+    ids=["a value that the host reads", "a tensor of the host's"],
+)
+def test_capture_of_these_tests_refuses_what_a_graph_cannot_hold(
+    step: Callable[[], Tensor],
+) -> None:
+    with pytest.raises(RuntimeError, match="in a graph"):
+        Recorder().capture(step)
 
 
 def test_graph_with_other_logits_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
