@@ -1,12 +1,16 @@
 """The answer to one request while it grows: whole bodies, stream events, and the usage in both."""
 
+import codecs
 import itertools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from servemu.errors import ApiError
 from servemu_engine.base import Chunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta
+
+_UTF8 = partial(codecs.getincrementaldecoder("utf-8"), "replace")
 
 
 @dataclass(slots=True)
@@ -19,9 +23,19 @@ class Choice:
     new_calls: tuple[ToolCallDelta, ...] = ()
     """What of them the event at hand brings."""
     finish_reason: FinishReason | None = None
+    offset: int = 0
+    """Characters of the text before the next token that is shown with its log-probability."""
+    decoder: codecs.IncrementalDecoder = field(default_factory=_UTF8)
+    """Of the tokens' bytes: a character may be in several."""
     started: bool = False
     shown: bool = False
     """Something of it was streamed."""
+
+    def next_offset(self, token: TokenLogprob) -> int:
+        """Where in the text the next token begins."""
+        begin = self.offset
+        self.offset += len(self.decoder.decode(token.raw))
+        return begin
 
     def extend_calls(self, deltas: Sequence[ToolCallDelta]) -> None:
         """Put calls together that come in pieces."""
@@ -79,7 +93,7 @@ class Answer:
         self._asked = asked
         self._id = f"{asked.shape.id_prefix}{asked.id or uuid.uuid4()}"
         places = itertools.product(range(len(asked.echoes)), range(asked.n))
-        self._choices = {place: Choice() for place in places}
+        self._choices = {place: Choice(offset=len(asked.echoes[place[0]])) for place in places}
         self.completion_tokens = 0
         self._prompt_tokens = asked.prompt_tokens
 
@@ -165,3 +179,8 @@ class Answer:
                 "total_tokens": prompt + self.completion_tokens,
             },
         }
+
+
+def shown_logprob(token: TokenLogprob) -> float:
+    """JSON has no -Infinity; -9999 is what OpenAI sends for a token that cannot come."""
+    return max(token.logprob, -9999.0)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, JsonValue
 
 from servemu.conversation import Head
-from servemu.schemas.answers import Asked, Choice, Shape
+from servemu.schemas.answers import Asked, Choice, Shape, shown_logprob
 from servemu.schemas.decoding import Body, Items, refuse
 from servemu.schemas.reasoning import (
     PLAIN,
@@ -260,9 +260,8 @@ def logprobs_content(logprobs: Sequence[TokenLogprob]) -> dict[str, object]:
 
 
 def _logprob(token: TokenLogprob) -> dict[str, object]:
-    # JSON has no -Infinity; -9999 is what OpenAI sends for a token that cannot come.
     return {
         "token": token.text,
-        "logprob": max(token.logprob, -9999.0),
+        "logprob": shown_logprob(token),
         "bytes": list(token.raw),
     }

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from servemu.schemas.answers import Choice, Shape
+from pydantic import Field
+
+from servemu.schemas.answers import Choice, Shape, shown_logprob
 from servemu.schemas.decoding import refuse
 from servemu.schemas.sampling import GenerationFields, Strings
 from servemu_engine.base import GenerateRequest
@@ -13,12 +15,14 @@ MAX_PROMPTS = 1024
 
 
 class CompletionsRequest(GenerationFields):
-    """Body of a completions call. `logprobs` is not listed by the docs: an unknown field."""
+    """Body of a completions call."""
 
     prompt: Strings
     suffix: str = ""
     echo: bool = False
     use_raw_prompt: bool = False
+    logprobs: int | None = Field(None, ge=0, le=5)
+    """Alternatives of each token. Not listed by the docs: field and range are OpenAI's (GUESS)."""
     error_behavior: Literal["error", "truncate"] = "error"
     """truncate: as many tokens as possible when the time or the context is over. The docs have it
     for pay-per-token only; here every endpoint takes it."""
@@ -32,7 +36,9 @@ class CompletionsRequest(GenerationFields):
         if self.stream and self.n > 1 and len(self.prompt) > 1:
             # Both texts of a prompt would carry its index: nobody could tell them apart (GUESS).
             raise refuse("n must be 1 when several prompts are streamed")
-        sampling = self.sampling()
+        sampling = self.sampling(
+            logprobs=self.logprobs is not None, top_logprobs=self.logprobs or 0
+        )
         return tuple(
             GenerateRequest(
                 prompt=prompt,
@@ -63,7 +69,27 @@ def _delta(index: int, choice: Choice, text: str) -> dict[str, object]:
 
 
 def _item(index: int, text: str, choice: Choice) -> dict[str, object]:
-    return {"index": index, "text": text, "finish_reason": choice.finish_reason, "logprobs": None}
+    return {
+        "index": index,
+        "text": text,
+        "finish_reason": choice.finish_reason,
+        "logprobs": _logprobs(choice) if choice.logprobs else None,
+    }
+
+
+def _logprobs(choice: Choice) -> dict[str, object]:
+    """OpenAI's legacy form (GUESS, facts/data_plane §3.3). Offsets count from the start of the
+    text, where an echo may stand; its tokens have no entries (GUESS).
+    """
+    tokens = choice.logprobs
+    return {
+        "tokens": [token.text for token in tokens],
+        "token_logprobs": [shown_logprob(token) for token in tokens],
+        "top_logprobs": [
+            {one.text: shown_logprob(one) for one in (*token.top, token)} for token in tokens
+        ],
+        "text_offset": [choice.next_offset(token) for token in tokens],
+    }
 
 
 COMPLETIONS = Shape("cmpl_", "text_completion", "text_completion", _choice, _delta)

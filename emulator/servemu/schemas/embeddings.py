@@ -28,6 +28,8 @@ class EmbeddingsRequest(Body):
     user: str = ""
     client_request_id: str = ""
     usage_context: Pairs = Field(default_factory=dict)
+    extra_params: Pairs = Field(default_factory=dict)
+    """As in `GenerationFields`."""
 
     def embed_request(self, served: Served) -> EmbedRequest:
         """What the embedder is asked. Raises `BadRequest`."""

@@ -40,6 +40,8 @@ class GenerationFields(Body):
     user: str = ""
     client_request_id: str = ""
     usage_context: Pairs = Field(default_factory=dict)
+    extra_params: Pairs = Field(default_factory=dict)
+    """databricks-sdk may send it (CODE). What it does is not known: nothing here (GUESS)."""
 
     def refusal(self, error: RequestRefused, dialect: Dialect = PLAIN) -> BadRequest:
         """A prompt that the engine will not take."""

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from servemu.serving import Task
-from servemu_engine.base import Chunk
+from servemu_engine.base import Chunk, TokenLogprob
 from servemu_engine.errors import EngineDead
 from servemu_engine.synthetic import SyntheticEngine
 
@@ -55,6 +55,44 @@ def test_streamed_answer_with_echo_and_suffix(
         ("!", None),
         ("", "stop"),
     ]
+
+
+EURO = [
+    TokenLogprob("a", b"a", -0.5, (TokenLogprob("b", b"b", -0.25),)),
+    TokenLogprob("\ufffd", "€".encode()[:2], -1.0),
+    TokenLogprob("\ufffd", "€".encode()[2:], float("-inf")),
+    TokenLogprob("!", b"!", -2.0),
+]
+LOGPROBS = {
+    "tokens": ["a", "\ufffd", "\ufffd", "!"],
+    "token_logprobs": [-0.5, -1.0, -9999.0, -2.0],
+    "top_logprobs": [{"b": -0.25, "a": -0.5}, {"\ufffd": -1.0}, {"\ufffd": -9999.0}, {"!": -2.0}],
+    "text_offset": [2, 3, 3, 4],
+}
+
+
+def test_logprobs_say_where_in_the_text_with_its_echo_each_token_begins(
+    plane: Plane, http: httpx.Client, scripted: type[ScriptedEngine]
+) -> None:
+    """Whole and streamed; a token of half a character begins where the character does."""
+    script = [
+        Chunk(0, "a", 1, tuple(EURO[:1])),
+        Chunk(0, "€", 2, tuple(EURO[1:3])),
+        Chunk(0, "!", 1, tuple(EURO[3:]), finish_reason="stop"),
+    ]
+    engine = scripted(script)
+    plane.add("e", TASK, engine)
+    body = {"prompt": ">>", "echo": True, "logprobs": 1}
+    [whole] = http.post("/e/invocations", json=body).json()["choices"]
+    assert whole == {"index": 0, "text": ">>a€!", "finish_reason": "stop", "logprobs": LOGPROBS}
+    parts = _choices(http.post("/e/invocations", json={**body, "stream": True}))
+    assert [part["text"] for part in parts] == [">>a", "€", "!", ""]
+    told = [part["logprobs"] for part in parts if part["logprobs"]]
+    assert {key: sum((one[key] for one in told), []) for key in LOGPROBS} == LOGPROBS
+    assert parts[-1]["logprobs"] is None
+    assert [(one.sampling.logprobs, one.sampling.top_logprobs) for one in engine.requests] == [
+        (True, 1)
+    ] * 2
 
 
 @pytest.mark.parametrize(

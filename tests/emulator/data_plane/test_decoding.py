@@ -154,6 +154,7 @@ def test_chat_body_becomes_what_the_engine_is_asked() -> None:
         user="u",
         client_request_id="c",
         usage_context={"team": "x"},
+        extra_params={"a": "b"},
         tool_choice="none",
         response_format={"type": "text"},
     )
@@ -178,7 +179,7 @@ def test_null_means_absent() -> None:
         ({}, "prompt must be given"),
         ({"prompt": []}, "prompt must be a non-empty string or list of such strings"),
         ({"prompt": ["x"] * 1025}, "prompt must have at most 1024 items"),
-        ({"prompt": "x", "logprobs": 1}, 'json: unknown field "logprobs"'),
+        ({"prompt": "x", "logprobs": 6}, "logprobs must be less than or equal to 5"),
         ({"prompt": "x", "error_behavior": "x"}, "error_behavior must be 'error' or 'truncate'"),
         (
             {"prompt": ["x", "y"], "n": 2, "stream": True},
