@@ -29,7 +29,7 @@ from servemu_engine.errors import (
     RemoteOverloaded,
 )
 from servemu_engine.remote_vectors import fitted
-from servemu_engine.remote_wire import Tally, events, is_chat, payload, reason_of
+from servemu_engine.remote_wire import REFUSALS, Tally, events, is_chat, payload, reason_of
 from servemu_engine.synthetic import prompt_pieces
 from servemu_engine.synthetic_text import pieces, token_id
 
@@ -40,7 +40,8 @@ _SAMPLE = (
 _TOKENIZE = ("/tokenize", "/extras/tokenize")
 """Of vLLM and llama.cpp; of llama-cpp-python."""
 _START_SECONDS = 10.0
-_REFUSALS = (400, 413, 422)
+_MEASURE_SECONDS = 2.0
+_NO_CHUNK = (AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class RemoteEngine:
                 listed = self._list_models(client.get(f"{self._url}/models"))
                 self._choose(listed)
                 self._tokens_per_piece = self._measure(client)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise LoadFailed(f"remote server {self._url} does not answer: {error}") from error
         own = listed.get(self._model, {}).get("max_model_len")
         self._info = EngineInfo(
@@ -164,9 +165,12 @@ class RemoteEngine:
             raise _failure(answer)
         try:
             rows = sorted(_body(answer)["data"], key=lambda row: row["index"])
-            vectors: list[list[float]] = [row["embedding"] for row in rows]
-        except (KeyError, TypeError) as error:
+            vectors = [list(map(float, row["embedding"])) for row in rows]
+        except _NO_CHUNK as error:
             raise RemoteFailed(f"remote server {self._url} sent no vectors: {error}") from error
+        if len(vectors) != len(texts) or not all(vectors):
+            told = f"{len(vectors)} vectors for {len(texts)} texts, or empty ones"
+            raise RemoteFailed(f"remote server {self._url} sent {told}")
         return [fitted(vector, request.dimensions, request.normalize) for vector in vectors]
 
     async def _generate(self, prepared: PreparedRequest) -> AsyncIterator[Chunk]:
@@ -176,7 +180,7 @@ class RemoteEngine:
             tally = Tally(prepared.request.sampling.stop, first)
             async with aclosing(self._ask(prepared, first)) as told:
                 async for event in told:
-                    for chunk in tally.take(event):
+                    for chunk in _taken(tally, event, prepared.request.n):
                         yield chunk
             for chunk in tally.end():
                 yield chunk
@@ -247,7 +251,8 @@ class RemoteEngine:
                 f"{reason_of(_body(answer))}"
             )
         rows = _body(answer).get("data") if answer.status_code == 200 else None
-        return {row["id"]: row for row in rows or () if isinstance(row, dict) and "id" in row}
+        listed = rows if isinstance(rows, list) else []
+        return {row["id"]: row for row in listed if isinstance(row, dict) and "id" in row}
 
     def _choose(self, listed: dict[str, dict[str, Any]]) -> None:
         if self._name in listed:
@@ -264,7 +269,10 @@ class RemoteEngine:
         root = self._url.removesuffix("/v1")
         body = {"model": self._model, "prompt": _SAMPLE, "content": _SAMPLE, "input": _SAMPLE}
         for path in _TOKENIZE:
-            answer = client.post(f"{root}{path}", json=body)
+            try:
+                answer = client.post(f"{root}{path}", json=body, timeout=_MEASURE_SECONDS)
+            except httpx.HTTPError:  # it is there, but does not know what this is
+                return 1.0
             tokens = _body(answer).get("tokens") if answer.status_code == 200 else None
             if isinstance(tokens, list) and tokens:
                 return len(tokens) / len(pieces(_SAMPLE))
@@ -293,6 +301,18 @@ class RemoteGeneration:
         await self._chunks.aclose()  # type: ignore[attr-defined]
 
 
+def _taken(tally: Tally, event: dict[str, Any], n: int) -> list[Chunk]:
+    """The chunks of an event. Raises `RemoteFailed` where it is none."""
+    try:
+        chunks = list(tally.take(event))
+    except _NO_CHUNK as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RemoteFailed(f"remote server sent what is no chunk: {reason}") from error
+    if not all(0 <= chunk.index < n for chunk in chunks):
+        raise RemoteFailed(f"remote server sent an answer that is none of the {n} asked for")
+    return chunks
+
+
 def _body(answer: httpx.Response) -> dict[str, Any]:
     try:
         body = answer.json()
@@ -303,7 +323,7 @@ def _body(answer: httpx.Response) -> dict[str, Any]:
 
 def _failure(answer: httpx.Response) -> EngineError:
     reason = reason_of(_body(answer))
-    if answer.status_code in _REFUSALS:
+    if answer.status_code in REFUSALS:
         return InvalidPrompt(reason)
     message = f"remote server answered {answer.status_code}: {reason}"
     if answer.status_code == 429:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from servemu_engine.base import (
@@ -22,6 +22,11 @@ Json = dict[str, Any]
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {"length": "length", "tool_calls": "tool_calls"}
 """All others (stop, eos, content_filter, …) are `stop`."""
+REFUSALS = (400, 413, 422)
+"""Statuses that speak of the request, not of the server."""
+_REFUSED = ("invalid_request_error", "BadRequestError")
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""What a model thinks before it answers, of vLLM and of Ollama: not shown, but generated."""
 
 
 def is_chat(request: GenerateRequest) -> bool:
@@ -55,6 +60,7 @@ def payload(prepared: PreparedRequest, model: str, first: int = 0) -> Json:
         body["response_format"] = _response_format(request)
     else:
         body["prompt"] = request.prompt
+        body["logprobs"] = sampling.top_logprobs if sampling.logprobs else None
     return {key: value for key, value in body.items() if value is not None}
 
 
@@ -120,11 +126,16 @@ def _object(data: bytes) -> Json:
     except ValueError as error:
         raise RemoteFailed(f"remote server sent what is no JSON: {data[:80]!r}") from error
     if not isinstance(event, dict) or "choices" not in event:
-        told = event.get("error") if isinstance(event, dict) else None
-        if isinstance(told, dict) and told.get("type") == "invalid_request_error":
+        told = event.get("error", event) if isinstance(event, dict) else None
+        if isinstance(told, dict) and _is_refusal(told):
             raise InvalidPrompt(reason_of(told))
         raise RemoteFailed(f"remote server broke off: {reason_of(event)}")
     return event
+
+
+def _is_refusal(error: Json) -> bool:
+    """As OpenAI spells it, and as vLLM does."""
+    return error.get("type") in _REFUSED or error.get("code") in REFUSALS
 
 
 def reason_of(body: object) -> str:
@@ -149,6 +160,7 @@ class Tally:
         """
         self._cuts: defaultdict[int, StopCut] = defaultdict(lambda: StopCut(stop))
         self._first = first
+        self._calls: defaultdict[int, CallPlaces] = defaultdict(CallPlaces)
         self._begun: set[int] = set()
         self._counted = 0
         self._usage: Json = {}
@@ -160,18 +172,20 @@ class Tally:
         return len(self._ended)
 
     def take(self, event: Json) -> Iterator[Chunk]:
-        """The chunks of one event; those that end an answer come from `end`."""
-        self._usage = event.get("usage") or self._usage
-        has_usage = bool(event.get("usage"))
+        """The chunks of one event; those that end an answer come from `end`. Raises KeyError,
+        TypeError, ValueError or AttributeError for what is none."""
+        has_usage = isinstance(event.get("usage"), dict)
+        self._usage = event["usage"] if has_usage else self._usage
         for choice in event["choices"]:
             delta = choice.get("delta") or {}
-            index: int = self._first + choice.get("index", 0)
+            index: int = self._first + int(choice.get("index") or 0)
             if self._cuts[index].found:
                 continue
-            text = self._cuts[index].push(delta.get("content") or choice.get("text") or "")
-            calls = tuple(map(_call_delta, delta.get("tool_calls") or ()))
-            logprobs = tuple(map(_logprob, (choice.get("logprobs") or {}).get("content") or ()))
-            num_tokens = len(logprobs) or int(bool(text or calls))
+            text = self._cuts[index].push(_text(delta.get("content") or choice.get("text") or ""))
+            calls = self._calls[index].placed(delta.get("tool_calls") or ())
+            logprobs = _logprobs(choice.get("logprobs") or {})
+            is_thought = any(delta.get(name) for name in _THOUGHTS)
+            num_tokens = len(logprobs) or int(bool(text or calls or is_thought))
             if has_usage:
                 num_tokens = self._missing()
             self._counted += num_tokens
@@ -181,13 +195,15 @@ class Tally:
             if self._cuts[index].found:
                 self._ended[index] = "stop"
             elif choice.get("finish_reason"):
-                self._ended[index] = _FINISH_REASONS.get(choice["finish_reason"], "stop")
+                reason = _FINISH_REASONS.get(choice["finish_reason"], "stop")
+                is_call = reason == "stop" and self._calls[index].num_calls > 0
+                self._ended[index] = "tool_calls" if is_call else reason
 
     def end(self) -> Iterator[Chunk]:
         """The last chunk of each answer. `RemoteFailed` if one has no end, or none came."""
         if not self._ended or self._begun != set(self._ended):
             raise RemoteFailed("remote server ended the stream before the answer")
-        missing, prompt = self._missing(), self._usage.get("prompt_tokens")
+        missing, prompt = self._missing(), _count(self._usage, "prompt_tokens")
         for index, reason in sorted(self._ended.items()):
             cut = self._cuts[index]
             rest = "" if cut.found else cut.held
@@ -202,17 +218,67 @@ class Tally:
             missing = 0
 
     def _missing(self) -> int:
-        return max(0, int(self._usage.get("completion_tokens") or 0) - self._counted)
+        return max(0, (_count(self._usage, "completion_tokens") or 0) - self._counted)
 
 
-def _call_delta(delta: Json) -> ToolCallDelta:
-    function = delta.get("function") or {}
-    return ToolCallDelta(
-        delta.get("index", 0),
-        arguments=function.get("arguments") or "",
-        id=delta.get("id") or "",
-        name=function.get("name") or "",
+def _text(content: object) -> str:
+    """Content may be a list of parts, as the service itself sends for reasoning models."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str):
+        raise TypeError(f"content is {content!r}")
+    return content
+
+
+def _count(usage: Json, key: str) -> int | None:
+    count = usage.get(key)
+    return count if isinstance(count, int) else None
+
+
+class CallPlaces:
+    """Numbers the tool calls of one answer by their ids: some servers (Ollama) send whole calls,
+    all of them as number 0, and say `stop` at the end."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._places: dict[int, int] = {}
+
+    @property
+    def num_calls(self) -> int:
+        return len(self._ids)
+
+    def placed(self, deltas: Sequence[Json]) -> tuple[ToolCallDelta, ...]:
+        return tuple(map(self._placed, deltas))
+
+    def _placed(self, delta: Json) -> ToolCallDelta:
+        told, call_id = int(delta.get("index") or 0), str(delta.get("id") or "")
+        place = self._places.get(told)
+        is_new = place is None or (call_id != "" and call_id != self._ids[place])
+        if place is None or is_new:
+            place = self._places[told] = len(self._ids)
+            self._ids.append(call_id)
+        function = delta.get("function") or {}
+        return ToolCallDelta(
+            place,
+            arguments=function.get("arguments") or "",
+            id=call_id if is_new else "",
+            name=function.get("name") or "" if is_new else "",
+        )
+
+
+def _logprobs(told: Json) -> tuple[TokenLogprob, ...]:
+    """Of a chat, or the lists that `/completions` has instead."""
+    if "tokens" not in told:
+        return tuple(map(_logprob, told.get("content") or ()))
+    tops = told.get("top_logprobs") or [None] * len(told["tokens"])
+    return tuple(
+        _entry(token, logprob, tuple(_entry(*other) for other in (top or {}).items()))
+        for token, logprob, top in zip(told["tokens"], told["token_logprobs"], tops, strict=True)
     )
+
+
+def _entry(token: str, logprob: float | None, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+    return TokenLogprob(token, token.encode(), logprob or 0.0, top)
 
 
 def _logprob(token: Json) -> TokenLogprob:

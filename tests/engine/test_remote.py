@@ -206,7 +206,17 @@ def foreign() -> Iterator[Foreign]:
             InvalidPrompt,
             "^2049 tokens$",
         ),
+        (
+            (200, OK, b'data: {"object": "error", "message": "2049 tokens", "code": 400}\n\n'),
+            InvalidPrompt,
+            "^2049 tokens$",
+        ),
         ((200, OK, b"data: {half\n\n"), RemoteFailed, "no JSON"),
+        ((200, OK, b'data: {"choices": [null]}\n\n'), RemoteFailed, "no chunk: AttributeError"),
+        ((200, OK, b'data: {"choices": null}\n\n'), RemoteFailed, "no chunk: TypeError"),
+        ((200, OK, event(delta={"content": 5})), RemoteFailed, "no chunk: "),
+        ((200, OK, event(delta={"content": "x"}, index=1)), RemoteFailed, "none of the 1 asked"),
+        ((200, OK, b"<html>busy</html>"), RemoteFailed, "ended the stream before"),
         ((200, OK | {"Content-Length": "999"}, b"data: "), EngineDead, "broke off: peer closed"),
     ],
     ids=str,
@@ -275,6 +285,63 @@ async def test_tools_and_json_schema_go_along_and_calls_come_back(foreign: Forei
     assert chunks[-1].finish_reason == "tool_calls"
 
 
+async def test_calls_that_all_have_number_0_are_told_apart_by_their_ids(foreign: Foreign) -> None:
+    """As Ollama sends them: whole, and with `stop` at the end."""
+    calls = [
+        {"index": 0, "id": f"call_{n}", "function": {"name": "f", "arguments": f"[{n}]"}}
+        for n in (1, 2)
+    ]
+    said = event(delta={"tool_calls": calls}) + event(delta={}, finish_reason="stop")
+    foreign.reply = (200, OK, said)
+    async with started(RemoteEngine(RemoteServer(foreign.url), "m")) as engine:
+        chunks = await run(engine)
+    assert [delta for chunk in chunks for delta in chunk.tool_calls] == [
+        ToolCallDelta(0, "[1]", "call_1", "f"),
+        ToolCallDelta(1, "[2]", "call_2", "f"),
+    ]
+    assert chunks[-1].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+async def test_thoughts_count_as_tokens_and_are_not_shown(foreign: Foreign, field: str) -> None:
+    said = event(delta={field: "Hm", "content": ""}) + event(delta={"content": "Hi"})
+    foreign.reply = (200, OK, said + event(delta={}, finish_reason="stop"))
+    async with started(RemoteEngine(RemoteServer(foreign.url), "m")) as engine:
+        chunks = await run(engine)
+    assert [(c.text, c.num_tokens) for c in chunks] == [("", 1), ("Hi", 1), ("", 0)]
+
+
+async def test_logprobs_of_completions_are_asked_for_and_read(foreign: Foreign) -> None:
+    told = {
+        "tokens": ["Hi", "!"],
+        "token_logprobs": [-0.5, -1.0],
+        "top_logprobs": [{"Hi": -0.5, "Yo": -2.0}, None],
+    }
+    foreign.reply = (200, OK, event(text="Hi!", logprobs=told, finish_reason="stop"))
+    sampling = Sampling(logprobs=True, top_logprobs=2)
+    request = GenerateRequest(prompt="Say", use_chat_template=False, sampling=sampling)
+    async with started(RemoteEngine(RemoteServer(foreign.url), "m")) as engine:
+        first, _ = await run(engine, request)
+    assert [(t.text, t.logprob, [(o.text, o.logprob) for o in t.top]) for t in first.logprobs] == [
+        ("Hi", -0.5, [("Hi", -0.5), ("Yo", -2.0)]),
+        ("!", -1.0, []),
+    ]
+    assert (first.num_tokens, foreign.asked[0]["logprobs"]) == (2, 2)
+
+
+@pytest.mark.parametrize("usage", [None, {"completion_tokens": "many"}, [], {}])
+async def test_answer_without_a_usable_usage_is_counted_by_its_chunks(
+    foreign: Foreign, usage: object
+) -> None:
+    end = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n"
+    said = event(delta={"content": "a"}) + event(delta={"content": "b"}, finish_reason="stop")
+    foreign.reply = (200, OK, said + end)
+    async with started(RemoteEngine(RemoteServer(foreign.url), "m")) as engine:
+        chunks = await run(engine)
+    assert sum(c.num_tokens for c in chunks) == 2
+    assert chunks[-1].num_prompt_tokens is None
+
+
 async def test_stop_string_that_the_server_sends_is_cut_off(foreign: Foreign) -> None:
     said = b"".join(event(delta={"content": text}) for text in ("one", " tw", "o th", "ree"))
     foreign.reply = (200, OK, said + event(delta={}, finish_reason="stop"))
@@ -307,10 +374,23 @@ async def test_close_fails_what_runs(foreign: Foreign) -> None:
             engine.submit(engine.prepare(GREEDY))
 
 
-async def test_answer_without_vectors_is_a_failure_of_the_server(foreign: Foreign) -> None:
-    foreign.reply = (200, {}, b'{"vectors": []}')
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"vectors": []}, "sent no vectors: 'data'"),
+        ({"data": [{"index": 0, "embedding": None}]}, "sent no vectors: "),
+        ({"data": [{"index": 0, "embedding": "AACA"}]}, "sent no vectors: "),
+        ({"data": []}, "sent 0 vectors for 1 texts"),
+        ({"data": [{"index": 0, "embedding": []}]}, "or empty ones"),
+    ],
+    ids=str,
+)
+async def test_answer_without_vectors_is_a_failure_of_the_server(
+    foreign: Foreign, body: object, message: str
+) -> None:
+    foreign.reply = (200, {}, json.dumps(body).encode())
     async with started(RemoteEngine(RemoteServer(foreign.url), "m")) as engine:
-        with pytest.raises(RemoteFailed, match="sent no vectors: 'data'"):
+        with pytest.raises(RemoteFailed, match=message):
             await engine.embed(engine.prepare_embed(EmbedRequest(("a",))))
 
 
@@ -327,6 +407,11 @@ def test_list_of_models_may_fail_where_the_model_is_named(foreign: Foreign) -> N
     engine = RemoteEngine(RemoteServer(foreign.url, model="/models/x"), "m")
     engine.start()
     assert engine.info.architecture == "/models/x"
+
+
+def test_key_that_is_no_header_fails_the_load(foreign: Foreign) -> None:
+    with pytest.raises(LoadFailed, match="does not answer"):
+        RemoteEngine(RemoteServer(foreign.url, key="schlüssel\n"), "m").start()
 
 
 def test_server_without_models_wants_one_named(emulator: Emulator) -> None:
