@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         description="Answer /ai-gateway/mlflow/v1; off: the real 404, and clients go elsewhere.",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    cuda_graphs: bool = Field(
+        True, description="On one GPU: decoding steps are captured once and replayed."
+    )
     dtype: Literal["auto", "float32", "int16", "bfloat16"] = Field(
         "auto",
         description="auto: float32 on CPU (greedy text independent of the batch). int16: the "
@@ -84,11 +87,12 @@ class Settings(BaseSettings):
         "on CPU. auto: that where it can be had, else transformers.",
     )
     max_sequences: int = Field(256, gt=0, description="Answers that one engine generates at once.")
-    max_kv_bytes: int = Field(
-        4 << 30,
+    max_kv_bytes: int | None = Field(
+        None,
         gt=0,
-        description="Of the keys and values of one engine: what does not fit waits. On CPU only "
-        "what is written takes memory.",
+        description="Of the keys and values of one engine: what does not fit waits. None: what is "
+        "free once it is loaded, shared among max_resident_models; on CPU at most 4 GiB, of which "
+        "only what is written takes memory.",
     )
     max_resident_models: int = Field(4, gt=0, description="Idle ones past this are unloaded.")
     max_resident_bytes: int | None = Field(

@@ -182,6 +182,8 @@ def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
         dtype=settings.dtype,
         device=settings.device,
         max_num_sequences=settings.max_sequences,
+        num_models=settings.max_resident_models,
+        cuda_graphs=settings.cuda_graphs,
         kv_bytes=settings.max_kv_bytes,
         runner=settings.runner,
         compiled=settings.model_store.expanduser() / ".compiled",

@@ -145,6 +145,15 @@ class CompiledRunner:
         """Of keys and values."""
         return self._cache.num_bytes_per_token
 
+    @property
+    def kv_layers(self) -> dict[str, int]:
+        """On CPU, all of them."""
+        return {"cpu": self._weights.model.num_layers}
+
+    def step_bytes(self, num_tokens: int, num_rows: int) -> int:
+        """Small beside the weights."""
+        return 0
+
     @torch.inference_mode()
     def check(self) -> None:
         """Two tiny steps, compared with what the model's own forward gave when it was packed.

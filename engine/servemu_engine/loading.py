@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from servemu_engine.devices import choose_devices, free_on_gpus, max_memory_of
 from servemu_engine.errors import LoadFailed
+from servemu_engine.manifest import memory_of
 from servemu_engine.model_folder import check_folder, read_json
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class LoadedModel:
     dtype: str
     """float32, bfloat16 or float16."""
     device: str
-    """cpu, cuda, cuda:1, …"""
+    """cpu, cuda:0, …; of several that of its inputs."""
     context_length: int
     """Most tokens that positions and tokenizer allow."""
     num_parameters: int
@@ -90,7 +92,8 @@ def convert_gguf(file: Path, folder: Path) -> None:
         with _silent_transformers():
             source = {"gguf_file": file.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
-            model = _read_model(file.parent, AutoModelForCausalLM, torch.float32, file.name)
+            from_file = {"dtype": torch.float32, "gguf_file": file.name}
+            model = _read_model(file.parent, AutoModelForCausalLM, **from_file)
             # What is left of the quantisation would make the folder ask for the GGUF file again.
             del model.config.quantization_config
             model.hf_quantizer = None
@@ -106,7 +109,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`dtype` and `device` as of `LoadedModel`."""
+    """`dtype` as of `LoadedModel`; `device` too, or several with commas between."""
 
     dtype: str
     device: str
@@ -114,10 +117,9 @@ class Placement:
 
 def placement(folder: Path, dtype: str, device: str) -> Placement:
     """What "auto" means here. Raises `LoadFailed`."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    gpus = [] if device == "cpu" else free_on_gpus()
+    size = memory_of(folder, "bfloat16" if dtype == "auto" else dtype)
+    device = ",".join(choose_devices(device, size, gpus))
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in _DTYPES:
@@ -176,7 +178,7 @@ def _load(folder: Path, auto_class: type, where: Placement) -> LoadedModel:
         model,
         tokenizer,
         where.dtype,
-        where.device,
+        str(model.device),
         context_length(_positions(model), tokenizer),
         sum(p.numel() for p in model.parameters()),
         num_bytes(model),
@@ -188,8 +190,12 @@ def _load_model(folder: Path, auto_class: type, where: Placement) -> "PreTrained
 
     try:
         with _border(folder), _silent_transformers():
-            model = _read_model(folder, auto_class, getattr(torch, where.dtype))
-            model.eval().requires_grad_(False).to(where.device)
+            dtype = getattr(torch, where.dtype)
+            if "," in where.device:
+                model = _read_model(folder, auto_class, dtype=dtype, **_spread())
+            else:
+                model = _read_model(folder, auto_class, dtype=dtype).to(where.device)
+            model.eval().requires_grad_(False)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise LoadFailed(
             f"model {folder.name!r} does not fit into the memory of {where.device} "
@@ -248,16 +254,19 @@ def _is_plain(folder: Path) -> bool:
     )
 
 
-def _read_model(
-    folder: Path, auto_class: type, dtype: "torch.dtype", gguf_file: str | None = None
-) -> "PreTrainedModel":
+def _spread() -> dict[str, object]:
+    """Layers over all GPUs, by accelerate, which takes a second to import: only then."""
+    return {"device_map": "balanced", "max_memory": max_memory_of(free_on_gpus())}
+
+
+def _read_model(folder: Path, auto_class: type, **chosen: object) -> "PreTrainedModel":
+    """`chosen`: the options of `from_pretrained` that are not the same for all."""
     model, report = auto_class.from_pretrained(  # type: ignore[attr-defined]
         folder,
-        dtype=dtype,
+        **chosen,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        gguf_file=gguf_file,
         output_loading_info=True,
     )
     # Without this, transformers fills what is missing with random numbers and only warns.

@@ -20,6 +20,7 @@ from servemu_engine.grammar import Grammars
 from servemu_engine.loading import context_length, placement
 from servemu_engine.loop import Answer, EngineLoop
 from servemu_engine.manifest import memory_of
+from servemu_engine.memory import FreeMemory, KvNeeds, free_memory, kv_bytes_for
 from servemu_engine.restarts import Restarts
 from servemu_engine.runners import CheckedRunner, RunnerChoice, RunnerOptions
 from servemu_engine.scheduler import Scheduler
@@ -46,8 +47,14 @@ class LocalOptions:
     device: str = "auto"
     max_num_sequences: int = 256
     """Most answers generated at a time. As a rule `kv_bytes` is what makes others wait."""
-    kv_bytes: int = 4 << 30
-    """Most memory for keys and values; fewer or shorter answers run at a time when it is small."""
+    kv_bytes: int | None = None
+    """Most memory for keys and values; fewer or shorter answers run at a time when it is small.
+    None: of what is free once the weights are loaded, on CPU at most 4 GiB (`memory`)."""
+    num_models: int = 1
+    """How many engines are to find room beside each other, where `kv_bytes` is None."""
+    free_memory: FreeMemory = free_memory
+    cuda_graphs: bool = True
+    """On one GPU, decoding steps are captured and replayed."""
     prefill_chunk: int = 512
     """Prompt tokens a step, which is also how long a running answer may stand still: at most one
     such step between two of its tokens. 512 measured 5 to 12 % faster end to end than 256 at 32
@@ -123,11 +130,12 @@ class LocalEngine:
         started, vocabulary = start_model(self._folder, where, self._runner_options())
         tokenizer = vocabulary.tokenizer
         runner, vocab_size = started.runner, started.facts.vocab_size
-        kv_tokens = options.kv_bytes // runner.num_bytes_per_token
+        kv_bytes = self._kv_bytes(runner)
+        kv_tokens = kv_bytes // runner.num_bytes_per_token
         window = min(context_length(started.facts.positions, tokenizer), kv_tokens)
         if window < _SMALLEST_WINDOW:
             raise LoadFailed(
-                f"model {self._info.name!r}: kv_bytes = {options.kv_bytes} holds {kv_tokens} tokens"
+                f"model {self._info.name!r}: kv_bytes = {kv_bytes} holds {kv_tokens} tokens"
             )
         capacity = Capacity(options.max_num_sequences, kv_tokens, window)
 
@@ -150,7 +158,18 @@ class LocalEngine:
         options = self._options
         compiled = options.compiled or self._folder.parent / FOLDER
         precision: Precision | None = "int16" if options.dtype == "int16" else None
-        return RunnerOptions(options.runner, compiled, options.num_threads, precision)
+        return RunnerOptions(
+            options.runner, compiled, options.num_threads, precision, options.cuda_graphs
+        )
+
+    def _kv_bytes(self, runner: CheckedRunner) -> int:
+        options = self._options
+        if options.kv_bytes is not None:
+            return options.kv_bytes
+        num_tokens = max(options.prefill_chunk, options.prefill_alone) + options.max_num_sequences
+        step = runner.step_bytes(num_tokens, options.max_num_sequences)
+        needs = KvNeeds(runner.kv_layers, step, options.num_models)
+        return kv_bytes_for(needs, options.free_memory)
 
     def _describe(self, started: Started, device: str) -> EngineInfo:
         return replace(

@@ -1,7 +1,8 @@
 """The device step: one forward of any decoder-only transformers model over a flat row of tokens."""
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -46,6 +47,20 @@ class Runner:
     def num_bytes_per_token(self) -> int:
         """Of keys and values; known after `check`."""
         return self._cache.num_bytes_per_token
+
+    @property
+    def kv_layers(self) -> Mapping[str, int]:
+        """How many layers have their keys and values on each device; known after `check`."""
+        return Counter(str(keys.device) for keys in self._cache.keys if keys is not None)
+
+    def step_bytes(self, num_tokens: int, num_rows: int) -> int:
+        """Of the activations of a layer, several at a time, and of logits and what sampling makes
+        of them, in float32."""
+        config = self._model.config.get_text_config()
+        hidden = config.hidden_size
+        inner = getattr(config, "intermediate_size", None) or 4 * hidden
+        layer = num_tokens * (8 * hidden + 3 * inner) * self._model.dtype.itemsize
+        return int(layer + num_rows * config.vocab_size * 4 * 4)
 
     @torch.inference_mode()
     def check(self) -> None:

@@ -1,6 +1,7 @@
 """Which runner a model gets: the compiled step if it can be had and is right, or transformers'."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -23,19 +24,27 @@ class CheckedRunner(StepRunner, Protocol):
     @property
     def num_bytes_per_token(self) -> int: ...
 
+    @property
+    def kv_layers(self) -> Mapping[str, int]:
+        """How many layers have their keys and values on each device."""
+
+    def step_bytes(self, num_tokens: int, num_rows: int) -> int:
+        """Memory that a step takes beside weights, keys and values; an estimate from above."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunnerOptions:
     """`choice` "auto": compiled, and where that fails transformers, with one line in the log.
 
     `compiled`: the folder of compiled libraries. `precision`: of the weights of the compiled step;
-    None: the model's.
+    None: the model's. `cuda_graphs`: on one GPU, decoding steps are captured and replayed.
     """
 
     choice: RunnerChoice
     compiled: Path
     num_threads: int | None = None
     precision: Precision | None = None
+    cuda_graphs: bool = True
 
 
 def checked_runner(model: "PreTrainedModel", options: RunnerOptions) -> tuple[CheckedRunner, str]:
@@ -58,12 +67,17 @@ def checked_runner(model: "PreTrainedModel", options: RunnerOptions) -> tuple[Ch
 def _transformers_runner(model: "PreTrainedModel", options: RunnerOptions) -> CheckedRunner:
     """Its modules take seconds to import: they are for those who need it."""
     from servemu_engine.compiled_attention import use_compiled_attention
+    from servemu_engine.graphs import cuda_captures
     from servemu_engine.packed import pack_linears, packing
     from servemu_engine.runner import Runner
 
     if model.device.type == "cpu":
-        pack_linears(model, packing(options.compiled))
+        pack_linears(model, packing(options.compiled, options.precision))
         use_compiled_attention(options.compiled)
-    runner = Runner(model, options.num_threads)
+    is_on_one_gpu = {p.device for p in model.parameters()} == {model.device} and (
+        model.device.type == "cuda"
+    )
+    captures = cuda_captures(model.device) if is_on_one_gpu and options.cuda_graphs else None
+    runner = Runner(model, options.num_threads, captures)
     runner.check()
     return runner

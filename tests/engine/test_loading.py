@@ -107,7 +107,7 @@ def test_loaded_model_is_ready_for_inference(llama: Path) -> None:
 
 def test_auto_dtype_follows_the_device(llama: Path) -> None:
     loaded = load_causal_lm(llama, dtype="auto", device="auto")
-    expected = ("bfloat16", "cuda") if torch.cuda.is_available() else ("float32", "cpu")
+    expected = ("bfloat16", "cuda:0") if torch.cuda.is_available() else ("float32", "cpu")
     assert (loaded.dtype, loaded.device) == expected
 
 
