@@ -10,20 +10,20 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import cast
+from typing import IO, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Buffer
 
-from servemu_engine.compiled_files import outdated
+from servemu_engine.compiled_files import from_elsewhere, outdated
 from servemu_engine.compiled_packing import PackedModel, Sizes
 from servemu_engine.errors import LoadFailed
 from servemu_engine.loading import ModelFacts
@@ -45,13 +45,14 @@ class PackedFileBroken(LoadFailed):
     """It is not what was written: made again, by whoever finds it."""
 
 
-def write_packed(file: Path, packed: PackedModel, facts: ModelFacts, mode: int) -> None:
-    """Whole or not at all; older ones of the same model go. Raises `OSError`.
+def write_packed(file: Path, packed: PackedModel, facts: ModelFacts, model: Path) -> None:
+    """Whole or not at all; older ones of the same model go, and those of folders that are gone.
+    Raises `OSError`.
 
-    `mode`: of the model's own files.
+    `model`: the folder that it was packed from; its files decide who may read this one.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    header, tensors = _header(packed, facts)
+    header, tensors = _header(packed, facts, model)
     if shutil.disk_usage(file.parent).free < packed.num_bytes + len(header):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
     with NamedTemporaryFile(dir=file.parent, prefix=".packing-", delete=False) as written:
@@ -61,12 +62,12 @@ def write_packed(file: Path, packed: PackedModel, facts: ModelFacts, mode: int) 
             for tensor in tensors:
                 written.write(_memory(tensor))
             written.flush()
-            temporary.chmod(mode)
+            temporary.chmod((model / "config.json").stat().st_mode & 0o666)
             temporary.replace(file)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    for old in (*outdated(file), *_abandoned(file.parent)):
+    for old in (*outdated(file), *_abandoned(file.parent), *_orphans(file.parent)):
         old.unlink(missing_ok=True)
 
 
@@ -74,16 +75,11 @@ def read_packed(file: Path) -> tuple[PackedModel, ModelFacts]:
     """Mapped, not copied. Raises `OSError`, such as `FileNotFoundError`, `PackedFileBroken`."""
     try:
         with file.open("rb", buffering=0) as opened:
-            size = os.fstat(opened.fileno()).st_size
-            (length,) = struct.unpack("<Q", opened.read(8))
-            if length > size:
-                raise PackedFileBroken(f"{file.name}: its header is longer than the file")
-            header = json.loads(opened.read(length))
-            told = json.loads(header.pop("__metadata__")["servemu"])
-            end = max(entry["data_offsets"][1] for entry in header.values())
-            if size != 8 + length + end:
-                raise PackedFileBroken(f"{file.name} has {size} bytes, not {8 + length + end}")
-            data = _mapped(opened.fileno(), size)[8 + length :]
+            size, (header, told) = os.fstat(opened.fileno()).st_size, _told(opened)
+            begin, end = opened.tell(), max(e["data_offsets"][1] for e in header.values())
+            if size != begin + end:
+                raise PackedFileBroken(f"{file.name} has {size} bytes, not {begin + end}")
+            data = _mapped(opened.fileno(), size)[begin:]
         tensors = {name: _tensor(data, entry) for name, entry in header.items()}
         broken = [name for name in tensors if told["sums"][name] != _sum(tensors[name])]
         sizes = Sizes(**{**told["sizes"], "windows": tuple(told["sizes"]["windows"])})
@@ -95,13 +91,31 @@ def read_packed(file: Path) -> tuple[PackedModel, ModelFacts]:
     return PackedModel(sizes, tensors), facts
 
 
-def _header(packed: PackedModel, facts: ModelFacts) -> tuple[bytes, list[Tensor]]:
+def _told(opened: IO[bytes]) -> tuple[dict[str, dict[str, list[int]]], dict[str, Any]]:
+    """The entries of the tensors, and what we said of them. Raises what broken files cause."""
+    (length,) = struct.unpack("<Q", opened.read(8))
+    if length > os.fstat(opened.fileno()).st_size:
+        raise ValueError("its header is longer than the file")
+    header = json.loads(opened.read(length))
+    return header, json.loads(header.pop("__metadata__")["servemu"])
+
+
+def _orphans(folder: Path) -> Iterator[Path]:
+    """Of folders that are not in the store, such as uploaded models, and not there any more."""
+    for file in from_elsewhere(folder):
+        with suppress(OSError, ValueError, KeyError, struct.error), file.open("rb") as opened:
+            if not Path(_told(opened)[1]["folder"]).is_dir():
+                yield file
+
+
+def _header(packed: PackedModel, facts: ModelFacts, model: Path) -> tuple[bytes, list[Tensor]]:
     """With its length before it; and the tensors in their order, wider numbers first."""
     tensors = sorted(packed.tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
     ends = list(accumulate((tensor.nbytes for _, tensor in tensors), initial=0))
     told = {
         "sizes": asdict(packed.sizes),
         "facts": asdict(facts),
+        "folder": str(model.absolute()),
         "sums": {name: _sum(tensor) for name, tensor in tensors},
     }
     header: dict[str, object] = {"__metadata__": {"servemu": json.dumps(told)}}
@@ -146,7 +160,10 @@ def _sum(tensor: Tensor) -> int:
     return int(flat.view(torch.int64).sum())
 
 
-def _abandoned(folder: Path) -> Iterable[Path]:
+def _abandoned(folder: Path) -> Iterator[Path]:
     """Of a process that was ended while it wrote."""
     before = time.time() - _ABANDONED
-    return [path for path in folder.glob(".packing-*") if path.stat().st_mtime < before]
+    for path in folder.glob(".packing-*"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                yield path

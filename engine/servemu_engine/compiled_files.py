@@ -7,6 +7,8 @@ from pathlib import Path
 FOLDER = ".compiled"
 """Beside the models."""
 _SUFFIX = ".safetensors"
+_ELSEWHERE = "@"
+"""In no name of a model in the store."""
 _SAMPLES = 64
 _SAMPLE = 4096
 
@@ -35,6 +37,11 @@ def outdated(file: Path) -> list[Path]:
     return [other for other in there if other != file and other.stem.rpartition("-")[0] == stem]
 
 
+def from_elsewhere(compiled: Path) -> Iterator[Path]:
+    """Those of folders that are not in the store."""
+    return compiled.glob(f"*{_ELSEWHERE}*{_SUFFIX}")
+
+
 def forget(name: str, models: Path) -> None:
     """Delete all of the model in the folder `name` of `models`."""
     for file in (models / FOLDER).glob(f"*{_SUFFIX}"):
@@ -44,10 +51,10 @@ def forget(name: str, models: Path) -> None:
 
 def _name(model: Path, compiled: Path) -> str:
     """A folder from elsewhere is told from a model of the store by its path."""
-    place = model.resolve()
+    place = model.parent.resolve() / model.name
     if place.parent == compiled.resolve().parent:
         return place.name
-    return f"{place.name}@{hashlib.sha256(bytes(place)).hexdigest()[:8]}"
+    return f"{place.name}{_ELSEWHERE}{hashlib.sha256(bytes(place)).hexdigest()[:8]}"
 
 
 def _what_it_is_of(model: Path) -> Iterator[Path]:

@@ -106,8 +106,7 @@ def _start_anew(
     if not isinstance(runner, CompiledRunner):
         return Started(runner, name, facts, where.dtype, size)
     if file is not None:
-        mode = (folder / "config.json").stat().st_mode & 0o666
-        _keep(lambda: write_packed(file, runner.packed, facts, mode))
+        _keep(lambda: write_packed(file, runner.packed, facts, folder))
     packed = runner.packed
     return Started(runner, name, facts, packed.sizes.precision, packed.num_bytes)
 

@@ -187,6 +187,7 @@ class ModelStore:
             facts = origin.fill(temporary, progress)
             check_folder(temporary, name)
             write_manifest(temporary, {"name": name, "source": origin.label, **facts}, progress)
+            forget(folder.name, self._root)
             _delete(folder)  # incomplete, of an older conversion, or read again
             stored = read_manifest(temporary.rename(folder))
         finally:
