@@ -171,11 +171,14 @@ def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
     else:
         folder = ModelStore(settings.model_store.expanduser()).ensure(name)
     if model.task == "llm/v1/embeddings":
-        from servemu_engine.embeddings import LocalEmbedder
+        from servemu_engine.embeddings import EmbedderOptions, LocalEmbedder
 
         if model.folder is not None:  # pooled by what it is: the upload does not say
             name = f"{name} ({model.family.model_type})"
-        return LocalEmbedder(folder, name, dtype=settings.dtype, device=settings.device)
+        compiled = settings.model_store.expanduser() / ".compiled"
+        return LocalEmbedder(
+            folder, name, EmbedderOptions(settings.dtype, settings.device, compiled)
+        )
     from servemu_engine.local import LocalEngine, LocalOptions
 
     options = LocalOptions(

@@ -59,6 +59,16 @@ class _Row:
         return self.job.rows[self.index]
 
 
+@dataclass(frozen=True, slots=True)
+class EmbedderOptions:
+    """How an embedder uses the machine."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    compiled: Path | None = None
+    """Folder of compiled libraries; None: beside the model's."""
+
+
 class LocalEmbedder:
     """An `Embedder` on the safetensors of a folder.
 
@@ -66,13 +76,10 @@ class LocalEmbedder:
     Its vector does not depend on what it is batched with.
     """
 
-    def __init__(
-        self, folder: Path, name: str, *, dtype: str = "auto", device: str = "auto"
-    ) -> None:
+    def __init__(self, folder: Path, name: str, options: EmbedderOptions | None = None) -> None:
         self._folder = folder
         self._name = name
-        self._dtype = dtype
-        self._device = device
+        self._options = options or EmbedderOptions()
         self._encoder: _Encoder | None = None
         self._thread: threading.Thread | None = None
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
@@ -91,18 +98,18 @@ class LocalEmbedder:
             name=self._name,
             kind="local",
             architecture=type(loaded.model).__name__ if loaded else "",
-            dtype=loaded.dtype if loaded else self._dtype,
-            device=loaded.device if loaded else self._device,
+            dtype=loaded.dtype if loaded else self._options.dtype,
+            device=loaded.device if loaded else self._options.device,
             context_length=self._encoder.window if self._encoder else 0,
             num_parameters=loaded.num_parameters if loaded else 0,
-            num_bytes=loaded.num_bytes if loaded else memory_of(self._folder, self._dtype),
+            num_bytes=loaded.num_bytes if loaded else memory_of(self._folder, self._options.dtype),
             load_seconds=self._load_seconds,
         )
 
     def start(self) -> None:
         """Load the weights and start the worker. Raises `LoadFailed`."""
         begun = time.perf_counter()
-        self._encoder = _Encoder(self._folder, self._name, self._dtype, self._device)
+        self._encoder = _Encoder(self._folder, self._name, self._options)
         self._load_seconds = time.perf_counter() - begun
         self._thread = threading.Thread(target=self._work, name=f"embed {self._name}", daemon=True)
         self._thread.start()
@@ -208,10 +215,11 @@ class LocalEmbedder:
             job.future.set_result(vectors)
 
 
-def _pack(loaded: LoadedModel) -> None:
-    from servemu_engine.packed import pack_linears  # imports torch
+def _pack(loaded: LoadedModel, libraries: Path) -> None:
+    from servemu_engine.packed import pack_linears, packing  # imports torch
 
-    pack_linears(loaded.model)
+    if loaded.device == "cpu":
+        pack_linears(loaded.model, packing(libraries))
 
 
 def _flat(loaded: LoadedModel, pad_id: int) -> "FlatEncoder | None":
@@ -235,10 +243,10 @@ def _death(name: str, error: Exception) -> Callable[[], EngineDead]:
 class _Encoder:
     """The weights and what is done with them on the device."""
 
-    def __init__(self, folder: Path, name: str, dtype: str, device: str) -> None:
+    def __init__(self, folder: Path, name: str, options: EmbedderOptions) -> None:
         self._pooling = read_pooling(folder, name)
-        self.loaded: LoadedModel = load_encoder(folder, dtype=dtype, device=device)
-        _pack(self.loaded)
+        self.loaded: LoadedModel = load_encoder(folder, dtype=options.dtype, device=options.device)
+        _pack(self.loaded, options.compiled or folder.parent / ".compiled")
         self._pad_id = int(self.loaded.tokenizer.pad_token_id or 0)
         self._flat = _flat(self.loaded, self._pad_id)
         self._tokenising = threading.Lock()

@@ -174,6 +174,6 @@ def _has_peer() -> bool:
 
 
 def _embedder(folder: Path, dtype: str) -> "LocalEmbedder":
-    from servemu_engine.embeddings import LocalEmbedder
+    from servemu_engine.embeddings import EmbedderOptions, LocalEmbedder
 
-    return LocalEmbedder(folder, MODEL, dtype=dtype)
+    return LocalEmbedder(folder, MODEL, EmbedderOptions(dtype))

@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel
 
 from servemu_engine.base import Embedder, EmbedRequest
-from servemu_engine.embeddings import LocalEmbedder
+from servemu_engine.embeddings import EmbedderOptions, LocalEmbedder
 from servemu_engine.errors import EngineClosed, EngineDead, InvalidPrompt, LoadFailed
 from servemu_engine.pooling import Pooling, batches, pool, projection, read_pooling
 
@@ -71,9 +71,14 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def cpu(compiled_libraries: Path) -> EmbedderOptions:
+    return EmbedderOptions("float32", "cpu", compiled_libraries)
+
+
 @pytest.fixture
-def embedder(encoder_folder: Path) -> Iterator[LocalEmbedder]:
-    embedder = LocalEmbedder(encoder_folder, "tiny", dtype="float32", device="cpu")
+def embedder(encoder_folder: Path, cpu: EmbedderOptions) -> Iterator[LocalEmbedder]:
+    embedder = LocalEmbedder(encoder_folder, "tiny", cpu)
     embedder.start()
     yield embedder
     embedder.close()
@@ -135,9 +140,9 @@ async def test_vectors_do_not_depend_on_the_batch(
 
 
 async def test_calls_at_once_share_a_forward_pass_and_keep_their_own_settings(
-    encoder_folder: Path, plain: BertModel
+    encoder_folder: Path, plain: BertModel, cpu: EmbedderOptions
 ) -> None:
-    embedder = LocalEmbedder(encoder_folder, "tiny", dtype="float32", device="cpu")
+    embedder = LocalEmbedder(encoder_folder, "tiny", cpu)
     embedder.start()
     requests = [
         EmbedRequest(("w1 w2", "w3")),
@@ -248,7 +253,7 @@ def test_pooling_that_is_not_known_fails_the_load(
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / file).write_text(content)
     with pytest.raises(LoadFailed, match=message):
-        LocalEmbedder(tmp_path, "odd", dtype="float32", device="cpu").start()
+        LocalEmbedder(tmp_path, "odd").start()
 
 
 @pytest.mark.parametrize(
