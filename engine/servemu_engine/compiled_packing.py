@@ -172,7 +172,7 @@ class _Packing:
         else:
             weight = self._whole(weights[0] if len(weights) == 1 else torch.cat(weights))
             bias = self._whole(torch.cat(biases))
-        self.tensors[name] = _panels(weight, self._sizes)
+        self.tensors[name] = panels(weight, self._sizes.panel, self._sizes.precision)
         if any(linear.bias is not None for linear in linears):
             self.add_vector(f"{name}.bias", bias)
 
@@ -190,13 +190,13 @@ class _Packing:
         return torch.stack(panels, dim=1).flatten(0, 2)
 
 
-def _panels(weight: Tensor, sizes: Sizes) -> Tensor:
+def panels(weight: Tensor, panel: int, precision: Precision) -> Tensor:
     """[outputs, inputs], whole panels of outputs, as the precision wants them: [panels, …]."""
     depth = weight.shape[1]
-    if sizes.precision == "int16":
-        return _integers(weight.float(), sizes.panel)
-    packed = huge_pages((len(weight) // sizes.panel, depth, sizes.panel), weight.dtype)
-    return packed.copy_(weight.view(-1, sizes.panel, depth).transpose(1, 2))
+    if precision == "int16":
+        return _integers(weight.float(), panel)
+    packed = huge_pages((len(weight) // panel, depth, panel), weight.dtype)
+    return packed.copy_(weight.view(-1, panel, depth).transpose(1, 2))
 
 
 def _integers(weight: Tensor, panel: int) -> Tensor:

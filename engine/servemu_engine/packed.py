@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from servemu_engine.compiled_linear import CompiledLinear, LinearLibrary
+from servemu_engine.compiled_packing import Precision
 from servemu_engine.compiling import NotCompiled
 
 Pack = Callable[[Tensor, Tensor | None], nn.Module]
@@ -29,6 +30,7 @@ RuntimeError."""
 _log = logging.getLogger(__name__)
 _FEW_ROWS = 32
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.02}
+_TOLERANCE_OF_INT16 = 1e-3
 _SIBLINGS = (
     ("q_proj", "k_proj", "v_proj"),
     ("query", "key", "value"),
@@ -85,10 +87,12 @@ class _FusedPart(nn.Module):
         return self._fused.part(rows, self._index)
 
 
-def packing(libraries: Path) -> Pack:
-    """Compiled products, from the folder of the libraries; without a compiler oneDNN's."""
+def packing(libraries: Path, precision: Precision | None = None) -> Pack:
+    """Compiled products, from the folder of the libraries; without a compiler oneDNN's.
+
+    `precision`: of compiled weights; None: as they are."""
     try:
-        return partial(CompiledLinear, LinearLibrary(libraries))
+        return partial(CompiledLinear, LinearLibrary(libraries, precision))
     except NotCompiled as reason:
         _log.warning("linear layers are oneDNN's: %s", reason)
         return PackedLinear
@@ -153,5 +157,7 @@ def _packed(layers: Sequence[nn.Module], pack: Pack) -> nn.Module | None:
     except (AttributeError, NotImplementedError, RuntimeError):
         return None
     expected = F.linear(probe, weight, bias)
-    is_close = (got - expected).abs().max() <= _TOLERANCES[weight.dtype] * expected.abs().max()
+    is_int16 = isinstance(packed, CompiledLinear) and packed.precision == "int16"
+    tolerance = _TOLERANCE_OF_INT16 if is_int16 else _TOLERANCES[weight.dtype]
+    is_close = (got - expected).abs().max() <= tolerance * expected.abs().max()
     return packed if is_close else None
