@@ -61,12 +61,12 @@ def tiny(family: str) -> PreTrainedModel:
     return model
 
 
-class Recording(TorchDispatchMode):
+class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is, here
     """Operators as they ran. Refuses what a CUDA graph cannot hold: values read by the host, and
     tensors made of the host's."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._calls: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]] = []
         self._results: list[object] = []
 
