@@ -20,6 +20,7 @@ from servemu_engine.scripted import answer
 from servemu_engine.synthetic_generation import Plan, SyntheticGeneration, chunks
 from servemu_engine.synthetic_json import check, script_of
 from servemu_engine.synthetic_text import (
+    LONGEST_PIECE,
     pieces,
     reply,
     token_id,
@@ -90,10 +91,18 @@ class SyntheticEngine:
         self._closed = True
 
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
-        """Count the prompt's tokens. Raises `PromptTooLong`, `InvalidPrompt`."""
+        """Count the prompt's tokens. Raises `PromptTooLong`, `InvalidPrompt`.
+
+        Where the text alone is too long, the count of `PromptTooLong` is a lower bound.
+        """
         check(request)
-        prompt = prompt_pieces(request)
         limit = request.context_length or self._context_length
+        # The rest of the process stands still while a text is cut into tokens: 0.2 s for 4 MB.
+        size = len(request.prompt) + sum(len(message.content) for message in request.messages)
+        fewest = size // LONGEST_PIECE
+        if fewest >= limit:
+            raise PromptTooLong(fewest, limit)
+        prompt = prompt_pieces(request)
         room = limit - len(prompt)
         if room < 1:
             raise PromptTooLong(len(prompt), limit)

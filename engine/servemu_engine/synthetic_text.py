@@ -11,6 +11,8 @@ from zlib import crc32
 from servemu_engine.base import TokenLogprob
 
 _PIECE = re.compile(r"\s{0,8}(?:\w{1,8}|[^\w\s])|\s{1,8}")
+LONGEST_PIECE = 16
+"""Characters of the longest token."""
 _WORD = re.compile(r"\w+")
 _SLOT = re.compile(r" \{(\w+)\}")
 
