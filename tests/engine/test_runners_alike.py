@@ -126,7 +126,7 @@ async def texts_of(engine: LocalEngine, *prompts: str) -> list[str]:
 
 
 async def test_greedy_alone_and_in_a_full_batch_is_what_generate_gives(
-    start: Start, expected: dict[str, str]
+    start: Start, expected: dict[str, str], steps: list[tuple[Step, list[Seen]]]
 ) -> None:
     engine = start(max_num_sequences=len(PROMPTS))
     assert [(await texts_of(engine, prompt))[0] for prompt in PROMPTS] == [
@@ -135,6 +135,7 @@ async def test_greedy_alone_and_in_a_full_batch_is_what_generate_gives(
     sampled = [text_of(engine, raw(prompt, temperature=2, seed=1)) for prompt in PROMPTS]
     texts, *_ = await asyncio.gather(texts_of(engine, *PROMPTS), *sampled)
     assert texts == [expected[prompt] for prompt in PROMPTS]
+    assert {1, len(PROMPTS)} <= {len(step.decode) for step, _ in steps}
 
 
 async def test_greedy_goes_on_alike_after_its_slot_was_taken_away(
