@@ -201,10 +201,9 @@ INLINE void int_tile(const int rows, Product p) {
     }
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < 2; i++) {
-            vec scale = load(p.right + i * LANES) * p.left[r * p.left_step];
             vec start = load(p.start + r * p.start_step + i * LANES);
-            vec product = __builtin_convertvector(sum[r][i], vec) * scale;
-            store(p.out + r * p.out_step + i * LANES, start + product);
+            vec product = __builtin_convertvector(sum[r][i], vec) * load(p.right + i * LANES);
+            store(p.out + r * p.out_step + i * LANES, start + product * p.left[r * p.left_step]);
         }
 }
 
