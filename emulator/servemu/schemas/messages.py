@@ -35,6 +35,9 @@ CHOICES: Mapping[str, Literal["none", "auto", "required"]] = {
 """Words of `tool_choice` → the engine's."""
 
 
+NO_OBJECT = "Input should be a valid dictionary or object to extract fields from"
+"""pydantic's other wording, which names no class."""
+
 MAX_KEYS = 1000
 """Of a tool's schema: ours. Claude takes any JSON schema (GUESS: the subset is chat's), and here
 arguments follow what of it is in the subset.
@@ -182,7 +185,8 @@ def decode_messages(value: Mapping[str, Any]) -> MessagesRequest:
     steps = [str(step) for step in first["loc"]]
     if steps[0] == "tools" and len(steps) > 2:
         steps.insert(2, "custom")  # LIVE: "tools.0.custom.strict: Extra inputs are not permitted"
-    raise refuse_as_claude(f"{'.'.join(steps)}: {first['msg']}")
+    told = NO_OBJECT if first["type"] == "model_type" else first["msg"]
+    raise refuse_as_claude(f"{'.'.join(steps)}: {told}")
 
 
 def _check_tools(tools: Sequence[MessageTool]) -> None:

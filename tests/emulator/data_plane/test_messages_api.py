@@ -246,6 +246,10 @@ BAD: list[tuple[Json, str]] = [
     ),
     ({"messages": []}, "messages: at least one message is required"),
     (
+        {"messages": [1]},
+        "messages.0: Input should be a valid dictionary or object to extract fields from",
+    ),
+    (
         {"messages": [{"role": "system", "content": "x"}]},
         "messages.0.role: Input should be 'user' or 'assistant'",
     ),
