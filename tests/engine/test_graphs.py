@@ -113,7 +113,8 @@ class Recorder:
 
     def capture(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         self.num_captured += 1
-        with Recording() as recording:
+        recording = Recording()
+        with recording:
             logits = step()
 
         def replay() -> Tensor:

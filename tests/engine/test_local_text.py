@@ -389,6 +389,15 @@ def test_cache_that_holds_no_sequence_is_a_failed_load(reference: Reference) -> 
         engine.start()
 
 
+def test_cache_is_sized_by_the_memory_that_is_free(reference: Reference) -> None:
+    options = LocalOptions(
+        device="cpu", num_models=2, free_memory=lambda device: {"cpu": 8192}[device]
+    )
+    engine = LocalEngine(reference.folder, "tiny", options)
+    with pytest.raises(LoadFailed, match=r"kv_bytes = 3686 holds 7 tokens"):
+        engine.start()
+
+
 async def test_num_threads_holds_in_the_engines_thread_only(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:

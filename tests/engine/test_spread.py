@@ -89,6 +89,9 @@ def test_causal_kernels_give_what_masks_give(start: int, window: int | None) -> 
     for is_fused in (False, True):
         layout = layout_of((Segment(0, 5, 1, start),), 0, CPU)
         layout.is_fused = is_fused
-        given = {"slot_layout": layout, "sliding_window": window}
-        attended.append(slot_attention(torch.nn.Module(), query, keys, values, None, **given)[0])
+        attended += slot_attention(
+            *(torch.nn.Module(), query, keys, values, None),
+            slot_layout=layout,
+            sliding_window=window,
+        )[:1]
     torch.testing.assert_close(attended[1], attended[0], rtol=1e-5, atol=1e-5)
