@@ -4,10 +4,12 @@ Prints the fields of `record.Loading` as JSON. Imports nothing early: that is wh
 """
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 def main() -> None:
@@ -18,6 +20,7 @@ def main() -> None:
         "start": lambda: _start(folder),
         "again": lambda: _start(folder),
         "plain": lambda: _plain(folder),
+        "packing": lambda: _pack(folder),
     }
     json.dump({name: _seconds(step) for name, step in steps.items()}, sys.stdout)
 
@@ -49,6 +52,18 @@ def _start(folder: Path) -> object:
     engine = LocalEngine(folder, folder.name, LocalOptions())
     engine.start()
     return engine
+
+
+def _pack(folder: Path) -> object:
+    from servemu_engine.compiled_files import FOLDER
+    from servemu_engine.local import LocalEngine, LocalOptions
+
+    with TemporaryDirectory(dir=folder.parent) as compiled:
+        for library in (folder.parent / FOLDER).glob("*.so"):
+            shutil.copy(library, compiled)
+        engine = LocalEngine(folder, folder.name, LocalOptions(compiled=Path(compiled)))
+        engine.start()
+        return engine
 
 
 def _plain(folder: Path) -> object:

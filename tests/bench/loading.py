@@ -15,8 +15,8 @@ STARTS = 3
 NOTES = (
     "Medians of fresh processes with bytecode, as an installed package has it; the interpreter's "
     "own start not counted.",
-    "Start: load and check of the compiled step, library built before; the first one also imports "
-    "what is imported late.",
+    "Start: load and check of the compiled step, library built and weights packed before; the "
+    "first one also imports what is imported late.",
 )
 
 
@@ -43,6 +43,10 @@ def table(loadings: Sequence[Loading]) -> Table:
         ("start, the second", _middle([one.again for one in loadings])),
         ("imports and first start", _middle([one.total for one in loadings])),
         ("plain from_pretrained", _middle([one.plain for one in loadings])),
+        (
+            "start where nothing is packed yet",
+            _middle([one.packing for one in loadings if one.packing is not None]),
+        ),
     ]
     return Table("Engine: from nothing to loaded", ("part", "s"), rows, NOTES)
 

@@ -41,6 +41,8 @@ class Loading:
     """The second: load and check."""
     plain: float
     """`from_pretrained` of the same folder, after all of that."""
+    packing: float | None = None
+    """A start where nothing is packed yet: by way of transformers, and the file written."""
     kind: Literal["loading"] = "loading"
 
     @property
