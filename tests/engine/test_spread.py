@@ -85,7 +85,7 @@ def test_causal_kernels_give_what_masks_give(start: int, window: int | None) -> 
     torch.manual_seed(0)
     keys, values = torch.randn(2, 3, 2, 32, 16)
     query = torch.randn(1, 4, 5, 16)
-    attended = []
+    attended: list[torch.Tensor] = []
     for is_fused in (False, True):
         layout = layout_of((Segment(0, 5, 1, start),), 0, CPU)
         layout.is_fused = is_fused
