@@ -100,6 +100,17 @@ def test_remove_deletes_the_folder_once(shelved: ModelStore, root: Path) -> None
     assert sorted(p.name for p in root.iterdir()) == [".downloads", ".tiny.lock"]
 
 
+def test_remove_takes_what_was_packed_of_the_model_along(shelved: ModelStore, root: Path) -> None:
+    shelved.ensure("tiny")
+    (root / ".compiled").mkdir()
+    names = ("tiny-float32-0a.safetensors", "tiny-er-float32-0a.safetensors")
+    packed, other = (root / ".compiled" / name for name in names)
+    for file in (packed, other):
+        file.touch()
+    shelved.remove("tiny")
+    assert list((root / ".compiled").iterdir()) == [other]
+
+
 def test_second_process_waits_and_finds_the_model_ready(shelved: ModelStore, root: Path) -> None:
     shelved.ensure("tiny")
     (root / "tiny").rename(root / "elsewhere")
