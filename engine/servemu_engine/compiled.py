@@ -216,7 +216,7 @@ class CompiledRunner:
             "blocks": torch.empty(rows, self._row_bytes, dtype=torch.uint8),
             "logits": logits,
             "scratch": torch.empty(self._num_threads, scratch),
-            "claims": torch.zeros(_PHASES_OF_LAYER * model.num_layers + 3, dtype=torch.int32),
+            "claims": torch.zeros(_PHASES_OF_LAYER * model.num_layers + 4, dtype=torch.int32),
         }
         step = _Step(
             num_rows=rows,

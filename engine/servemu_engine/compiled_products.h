@@ -115,8 +115,12 @@ static void quantise(const float *x, int64_t depth, Block *out) {
     const vec magic = all(12582912.f); /* 1.5 * 2^23: its sum with n has n in the lower bits */
     int64_t size = block_size(depth);
     for (; depth > 0; depth -= size, x += size, out++) {
-        float block[INTEGERS] __attribute__((aligned(64))) = {0};
-        memcpy(block, x, (depth < size ? depth : size) * sizeof(float));
+        float copy[INTEGERS];
+        const float *block = x;
+        if (depth < size || size % LANES) { /* zeros up to whole vectors */
+            memset(copy, 0, sizeof(copy));
+            block = memcpy(copy, x, (depth < size ? depth : size) * sizeof(float));
+        }
         vec most = {}, squares = {};
         for (int i = 0; i < size; i += LANES) {
             vec v = load(block + i);

@@ -129,12 +129,11 @@ static void rms_norm(const float *x, const float *weight, float *out, int64_t n,
     for (i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
 }
 
-/* Rows of x, or those that are picked, into `normed`. */
-static void norm(Worker *w, const float *weight, const int32_t *picked, int64_t rows) {
+/* Rows of x into `normed`. */
+static void norm(Worker *w, const float *weight, int64_t rows) {
     int64_t n = w->model->hidden, step = padded(n);
     for (int64_t r; (r = claim(w)) < rows;) {
-        const float *x = w->step->x + (picked ? picked[r] : r) * step;
-        rms_norm(x, weight, w->step->normed + r * step, n, w->model->eps);
+        rms_norm(w->step->x + r * step, weight, w->step->normed + r * step, n, w->model->eps);
     }
     meet(w);
 }
@@ -229,6 +228,20 @@ static void attention(Worker *w, const Layer *l) {
     meet(w);
 }
 
+/* Of the last layer only keys and values are wanted of the other rows. `picked` ascends. */
+static void keep_picked(Worker *w) {
+    const Step *s = w->step;
+    int64_t hidden = padded(w->model->hidden), attended = w->model->heads * w->model->head_size;
+    if (claim(w) == 0)
+        for (int64_t r = 0; r < s->num_picked; r++) {
+            int64_t from = s->picked[r];
+            memmove(s->x + r * hidden, s->x + from * hidden, hidden * sizeof(float));
+            memmove(s->attended + r * attended, s->attended + from * attended,
+                    attended * sizeof(float));
+        }
+    meet(w);
+}
+
 static void *work(void *worker) {
     Worker *w = worker;
     const Model *m = w->model;
@@ -237,18 +250,21 @@ static void *work(void *worker) {
     while (!atomic_load(&w->team->size)) sched_yield();
     for (int64_t i = 0; i < m->num_layers; i++) {
         const Layer *l = &m->layers[i];
-        norm(w, l->norm_in, NULL, rows);
+        norm(w, l->norm_in, rows);
         linear(w, (Use){m->precision, &l->qkv, s->normed, hidden, rows, s->qkv, l->qkv.width, 0});
         attention(w, l);
+        if (i == m->num_layers - 1) {
+            keep_picked(w);
+            rows = s->num_picked;
+        }
         linear(w, (Use){m->precision, &l->out, s->attended, m->heads * m->head_size, rows, s->x,
                         hidden, 1});
-        norm(w, l->norm_post, NULL, rows);
+        norm(w, l->norm_post, rows);
         gated(w, (Use){m->precision, &l->gate_up, s->normed, hidden, rows, s->gated, inner, 0});
         linear(w, (Use){m->precision, &l->down, s->gated, inner, rows, s->x, hidden, 1});
     }
-    norm(w, m->norm_last, s->picked, s->num_picked);
-    linear(w, (Use){m->precision, &m->head, s->normed, hidden, s->num_picked, s->logits,
-                    m->head.width, 0});
+    norm(w, m->norm_last, rows);
+    linear(w, (Use){m->precision, &m->head, s->normed, hidden, rows, s->logits, m->head.width, 0});
     return NULL;
 }
 
