@@ -73,3 +73,20 @@ static void attend_spans(void *data) {
 void run_attention(Attention *attention, int64_t num_threads) {
     in_parallel(attend_spans, attention, num_threads);
 }
+
+/* RMS norms of rows. */
+typedef struct {
+    const float *x, *weight;
+    float *out;
+    int64_t rows, size;
+    float eps;
+    _Atomic int64_t row;
+} Norm;
+
+static void norm_rows(void *data) {
+    Norm *n = data;
+    for (int64_t r; (r = atomic_fetch_add(&n->row, 1)) < n->rows;)
+        rms_norm(n->x + r * n->size, n->weight, n->out + r * n->size, n->size, n->eps);
+}
+
+void run_norm(Norm *norm, int64_t num_threads) { in_parallel(norm_rows, norm, num_threads); }

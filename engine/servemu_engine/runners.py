@@ -67,6 +67,7 @@ def checked_runner(model: "PreTrainedModel", options: RunnerOptions) -> tuple[Ch
 def _transformers_runner(model: "PreTrainedModel", options: RunnerOptions) -> CheckedRunner:
     """Its modules take seconds to import: they are for those who need it."""
     from servemu_engine.compiled_attention import use_compiled_attention
+    from servemu_engine.compiled_norm import compile_norms
     from servemu_engine.graphs import cuda_captures
     from servemu_engine.packed import pack_linears, packing
     from servemu_engine.runner import Runner
@@ -74,6 +75,7 @@ def _transformers_runner(model: "PreTrainedModel", options: RunnerOptions) -> Ch
     if model.device.type == "cpu":
         pack_linears(model, packing(options.compiled, options.precision))
         use_compiled_attention(options.compiled)
+        compile_norms(model, options.compiled)
     is_on_one_gpu = {p.device for p in model.parameters()} == {model.device} and (
         model.device.type == "cuda"
     )
