@@ -56,9 +56,9 @@ class LocalOptions:
     cuda_graphs: bool = True
     """On one GPU, decoding steps are captured and replayed."""
     prefill_chunk: int = 512
-    """Prompt tokens a step, which is also how long a running answer may stand still: at most one
-    such step between two of its tokens. 512 measured 5 to 12 % faster end to end than 256 at 32
-    streams of a 135M model."""
+    """Most prompt tokens a step while answers are generated; fewer where such a step takes longer
+    than `scheduler.LONGEST_STALL`. 512 measured 5 to 12 % faster end to end than 256 at 32 streams
+    of a 135M model."""
     prefill_alone: int = 512
     """Prompt tokens a step while no answer is being generated."""
     run_ahead: int = 32

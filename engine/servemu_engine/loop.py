@@ -1,6 +1,7 @@
 """The engine's thread: inbox, schedule, run, postprocess. A dead device ends here, nowhere else."""
 
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
@@ -47,12 +48,22 @@ class Answer:
 
 
 class EngineLoop:
-    """Runs answers until `close` or until the device fails. Callable from any thread."""
+    """Runs answers until `close` or until the device fails. Callable from any thread.
 
-    def __init__(self, scheduler: Scheduler, runner: StepRunner, token_bytes: TokenBytes) -> None:
+    `now`: seconds, to time steps by.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: StepRunner,
+        token_bytes: TokenBytes,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._scheduler = scheduler
         self._runner = runner
         self._token_bytes = token_bytes
+        self._now = now
         self._answers: dict[Sequence, Answer] = {}
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._failure: Callable[[], EngineStopped] | None = None
@@ -113,7 +124,9 @@ class EngineLoop:
 
     def _step(self) -> None:
         step = self._scheduler.schedule()
+        began = self._now()
         sampled = self._runner.run(step)
+        self._scheduler.took(step, self._now() - began)
         for row in step.rows:
             row.sequence.num_cached += row.count
         deliveries = []

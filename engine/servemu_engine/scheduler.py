@@ -6,6 +6,8 @@ Bounds, in steps, with `chunk` prompt tokens a step:
 * Of the chunk, half is for the oldest prompt, however long, and the rest for the shortest ones: a
   prompt of p tokens that is either takes at most p / (chunk / 2) steps, whatever else waits.
 * While nobody decodes there is nobody to stall, and a step takes `prefill_alone` prompt tokens.
+* Both shrink where such steps take longer than an answer may stand still or a newcomer may wait:
+  the same tokens take several times as long at the end of a long prompt as at its beginning.
 * A prompt that begins like one being prefilled waits until it can have its keys and values.
 """
 
@@ -16,6 +18,12 @@ from itertools import islice
 
 from servemu_engine.sequence import Sequence
 from servemu_engine.slots import WORTH_SHARING, Capacity, Copy, Reshape, SlotTable
+
+LONGEST_STALL = 1.0
+"""Seconds of a step that takes prompts in, nearly: one step is late to tell."""
+_SMALLEST_CHUNK = 64
+"""Prompt tokens; fewer would read all weights for little."""
+_MOST_SHRUNK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._capacity = capacity
         self._prefill_chunk = prefill_chunk
+        self._shrunk = 1
+        """By what both kinds of chunk are divided now."""
         self._prefill_alone = max(prefill_chunk, prefill_alone)
         self._slots = SlotTable(capacity)
 
@@ -90,7 +100,8 @@ class Scheduler:
         active = [s for s in self.running if not s.is_paused]
         decode = [s for s in active if s.num_pending == 1]
         decode.sort(key=lambda sequence: sequence.slot or 0)
-        budget = self._prefill_chunk if decode else self._prefill_alone
+        chunk = self._prefill_chunk if decode else self._prefill_alone
+        budget = max(chunk // self._shrunk, min(chunk, _SMALLEST_CHUNK))
         counts = _shares([s for s in active if s.num_pending > 1], budget)
         reshape, copies = self._slots.take_changes()
         return Step(
@@ -99,6 +110,13 @@ class Scheduler:
             reshape,
             copies,
         )
+
+    def took(self, step: Step, seconds: float) -> None:
+        """How long a step was: the next ones get fewer prompt tokens, or more again."""
+        if step.prefill and seconds > LONGEST_STALL:
+            self._shrunk = min(2 * self._shrunk, _MOST_SHRUNK)
+        elif step.prefill and seconds < LONGEST_STALL / 4:
+            self._shrunk = max(self._shrunk // 2, 1)
 
     def _admit(self) -> None:
         """No more are looked at than could ever run at once."""

@@ -127,6 +127,33 @@ def test_decoding_answers_get_a_token_in_every_step_however_much_is_prefilled() 
         assert sum(count for _, count in table.values()) <= 16 + 1
 
 
+def test_chunks_shrink_while_steps_are_slow_and_grow_again_to_what_was_asked() -> None:
+    bench = Bench(Capacity(2, kv_tokens=8000, window=4000, shortest=4000), 512, prefill_alone=1024)
+    bench.add("giant", 3900)
+    sizes = []
+    for seconds in (1.1, 1.1, 1.1, 1.1, 1.1, 0.5, 0.2, 0.2):
+        step, table = bench.schedule()
+        sizes.append(table["giant"][1])
+        bench.scheduler.took(step, seconds)
+    assert sizes == [1024, 512, 256, 128, 64, 64, 64, 64]
+    bench.add("answer", 1)
+    sizes = []
+    for seconds in (0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 1.1, 0.2):
+        step, table = bench.schedule()
+        sizes.append(table["giant"][1])
+        bench.scheduler.took(step, seconds)
+    assert sizes == [64, 128, 256, 512, 512, 512, 512, 256]
+
+
+def test_slow_steps_without_a_prompt_shrink_nothing() -> None:
+    bench = Bench(Capacity(2, kv_tokens=8000, window=4000, shortest=4000), 512)
+    bench.add("answer", 1)
+    step, _ = bench.schedule()
+    bench.scheduler.took(step, 9.0)
+    bench.add("giant", 3000)
+    assert bench.step()["giant"] == (0, 512)
+
+
 def test_no_more_run_than_there_are_slots_and_the_rest_waits_in_order(bench: Bench) -> None:
     for name in ("a", "b", "c", "d"):
         bench.add(name, 2)
