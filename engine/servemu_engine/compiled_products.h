@@ -84,7 +84,9 @@ INLINE vec exponential(vec x) {
  * sqrt(INTEGERS) / 2 to the norm. So a sum of products of two blocks is below (NORM + 8)^2 < 2^31
  * (Cauchy-Schwarz): it cannot overflow, whatever the numbers are, and is exact. The rounding error
  * is at most 0.5 / 32767 of the largest number, or 0.5 sqrt(INTEGERS) / NORM = 1.8e-4 of the root
- * mean square, at most 1 / 11 of what rounding to bfloat16 may cost. */
+ * mean square. Products of random numbers: off by 1.2e-4 of their norm, with bfloat16 weights by
+ * 1.7e-3. Run so far: AVX2 and the path of no extension; whatever is built is checked at
+ * load. */
 
 #define INTEGERS 256
 #define NORM 46320.f
@@ -147,9 +149,9 @@ INLINE ivec dot(ivec sum, ivec a, ivec b) {
     return (ivec)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
 #elif defined(__AVX512BW__)
     return sum + (ivec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#elif defined(__AVXVNNI__)
+#elif defined(__AVXVNNI__) && LANES == 8
     return (ivec)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && LANES == 8
     return sum + (ivec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
     return sum + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
