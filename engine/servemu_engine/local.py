@@ -43,7 +43,7 @@ class LocalOptions:
 
     dtype: str = "auto"
     """auto: float32 on CPU, where greedy then does not depend on the batch; bfloat16 on CUDA.
-    int16: of the compiled step, where greedy does not depend on it either; elsewhere float32."""
+    int16: of compiled products, where greedy does not depend on it either; elsewhere float32."""
     device: str = "auto"
     max_num_sequences: int = 256
     """Most answers generated at a time. As a rule `kv_bytes` is what makes others wait."""

@@ -117,6 +117,11 @@ def pack_linears(model: nn.Module, pack: Pack = PackedLinear) -> int:
     return count
 
 
+def has_integers(model: nn.Module) -> bool:
+    """Whether linear layers of `model` were packed as int16."""
+    return any(isinstance(m, CompiledLinear) and m.precision == "int16" for m in model.modules())
+
+
 def _groups(parent: nn.Module) -> Iterator[tuple[str, ...]]:
     """Names of the layers of `parent` to pack, those to fuse together."""
     names = {name for name, layer in parent.named_children() if _is_packable(layer)}

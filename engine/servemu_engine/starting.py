@@ -104,7 +104,10 @@ def _start_anew(
     facts, size = facts_of(model), num_bytes(model)
     runner, name = checked_runner(model, options)
     if not isinstance(runner, CompiledRunner):
-        return Started(runner, name, facts, where.dtype, size)
+        from servemu_engine.packed import has_integers  # which its runner has imported
+
+        dtype = "int16" if has_integers(model) else where.dtype
+        return Started(runner, name, facts, dtype, size)
     if file is not None:
         _keep(lambda: write_packed(file, runner.packed, facts, folder))
     packed = runner.packed

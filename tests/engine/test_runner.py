@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 
 from servemu_engine.base import Sampling
 from servemu_engine.errors import LoadFailed
-from servemu_engine.packed import Pack, PackedLinear, pack_linears, packing
+from servemu_engine.packed import Pack, PackedLinear, has_integers, pack_linears, packing
 from servemu_engine.runner import Runner
 from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence as EngineSequence
@@ -160,6 +160,19 @@ def test_outputs_that_fill_no_panel_are_all_there(pack: Pack) -> None:
     torch.manual_seed(0)
     weight, bias, rows = torch.randn(13, 37), torch.randn(13), torch.randn(2, 5, 37)
     torch.testing.assert_close(pack(weight, bias)(rows), rows @ weight.T + bias)
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2 with capped scores", "gpt2 with learned positions"]
+)
+def test_layers_of_int16_give_about_the_same_logits(family: str, compiled_libraries: Path) -> None:
+    model = tiny(FAMILIES[family])
+    ids = torch.tensor([[5, 280, 7]])
+    expected = model(ids).logits
+    assert not has_integers(model)
+    assert pack_linears(model, packing(compiled_libraries, "int16"))
+    assert has_integers(model)
+    assert (model(ids).logits - expected).norm() < 5e-3 * (expected - expected.mean()).norm()
 
 
 def test_without_a_compiler_linear_layers_are_those_of_onednn(
