@@ -7,7 +7,7 @@ it ends; a run with the same file does what is left, and its tables are of all t
 import os.path
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 from tests.bench import loading, record
@@ -21,7 +21,7 @@ from tests.bench.engine_peers import (
     Work,
     take_all_cores,
 )
-from tests.bench.engine_plan import LOADING_SECONDS, Turn, left, turns
+from tests.bench.engine_plan import Turn, left, turns
 from tests.bench.engine_plot import plot
 from tests.bench.engine_rounds import first_tokens, speed
 from tests.bench.engine_work import text, work_of
@@ -65,7 +65,6 @@ def race(folder: Path, todo: Sequence[Turn], options: Options) -> list[str]:
     uncounted; every other round goes backwards."""
     take_all_cores()
     began = time.monotonic()
-    _say(f"{len(todo)} rounds, about {_minutes(todo, LOADING_SECONDS)} min")
     engines = {engine for turn in todo for engine in turn.engines}
     peers, notes = _peers(folder, engines, options)
     try:
@@ -74,7 +73,7 @@ def race(folder: Path, todo: Sequence[Turn], options: Options) -> list[str]:
         for number, turn in enumerate(todo):
             _say(
                 f"{time.monotonic() - began:.0f} s: round {turn.number + 1}, {turn.workload}; "
-                f"about {_minutes(todo[number:])} min left"
+                f"{len(todo) - number} rounds left, about {_minutes(todo[number:], peers)} min"
             )
             racing = [peer for engine in turn.engines for peer in peers.get(engine, [])]
             record.append(options.record, [_round(folder, turn, racing)])
@@ -137,8 +136,8 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def _minutes(todo: Sequence[Turn], more_seconds: int = 0) -> int:
-    return round((sum(turn.seconds for turn in todo) + more_seconds) / 60)
+def _minutes(todo: Sequence[Turn], racing: Container[str]) -> int:
+    return round(sum(turn.seconds(racing) for turn in todo) / 60)
 
 
 def _say(line: str) -> None:

@@ -1,6 +1,6 @@
 """Who races when: rounds of every workload, of which a slow engine runs only the first few."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from tests.bench.engine_work import QUICK_WORKLOADS, WORKLOADS
@@ -26,8 +26,6 @@ SECONDS = {
 """Of one round of each of `WORKLOADS` on two cores (AVX2), roughly: for the estimate only."""
 
 ENGINES = tuple(SECONDS)
-LOADING_SECONDS = 40
-"""All engines, and the first words of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +36,10 @@ class Turn:
     workload: str
     engines: tuple[str, ...]
 
-    @property
-    def seconds(self) -> int:
-        """As estimated."""
-        return sum(SECONDS[engine][WORKLOADS.index(self.workload)] for engine in self.engines)
+    def seconds(self, racing: Container[str]) -> int:
+        """As estimated, of those engines that can run here."""
+        place = WORKLOADS.index(self.workload)
+        return sum(SECONDS[engine][place] for engine in self.engines if engine in racing)
 
 
 def turns(options: Options) -> list[Turn]:
