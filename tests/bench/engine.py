@@ -66,7 +66,8 @@ def race(folder: Path, todo: Sequence[Turn], options: Options) -> list[str]:
     take_all_cores()
     began = time.monotonic()
     engines = {engine for turn in todo for engine in turn.engines}
-    peers, notes = _peers(folder, engines, options)
+    prompts = Prompts(folder)
+    peers, notes = _peers(prompts, engines, options)
     try:
         for peer in (peer for of_engine in peers.values() for peer in of_engine):
             peer.answer(Work((text(0, 40), text(1, 40)), (8, 8)))
@@ -76,35 +77,37 @@ def race(folder: Path, todo: Sequence[Turn], options: Options) -> list[str]:
                 f"{len(todo) - number} rounds left, about {_minutes(todo[number:], peers)} min"
             )
             racing = [peer for engine in turn.engines for peer in peers.get(engine, [])]
-            record.append(options.record, [_round(folder, turn, racing)])
+            ran = _round(prompts, turn, racing)
+            record.append(options.record, [ran])
+            _say(", ".join(f"{peer} {one.seconds:.1f} s" for peer, one in ran.by_peer.items()))
     finally:
         for peer in (peer for of_engine in peers.values() for peer in of_engine):
             peer.close()
     return notes
 
 
-def _round(folder: Path, turn: Turn, racing: Sequence[Peer]) -> Round:
+def _round(prompts: Prompts, turn: Turn, racing: Sequence[Peer]) -> Round:
     work = work_of(turn.workload, turn.number)
-    roofline = Roofline.measure(folder)
+    ids = prompts.ids((*work.texts, ANOTHER))
+    roofline = Roofline.measure(prompts.folder)
     order = racing[::-1] if turn.number % 2 else racing
     by_peer = {peer.name: peer.answer(work) for peer in order}
-    prompts = Prompts(folder).ids((*work.texts, ANOTHER))
     return Round(
         turn.workload,
         turn.number,
         turn.engines,
-        tuple(map(len, prompts[:-1])),
-        len(os.path.commonprefix(prompts)),
+        tuple(map(len, ids[:-1])),
+        len(os.path.commonprefix(ids)),
         roofline,
         {peer.name: by_peer[peer.name] for peer in racing},
     )
 
 
 def _peers(
-    folder: Path, engines: set[str], options: Options
+    prompts: Prompts, engines: set[str], options: Options
 ) -> tuple[dict[str, list[Peer]], list[str]]:
     """By the names of the command line, and why some are not there."""
-    prompts = Prompts(folder)
+    folder = prompts.folder
     makers: dict[str, Callable[[], list[Peer]]] = {
         "compiled": lambda: [Ours(folder, options.dtype, "compiled")],
         "int16": lambda: [Ours(folder, "int16", "compiled")],

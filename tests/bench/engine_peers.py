@@ -80,6 +80,7 @@ class Prompts:
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
+        self.folder = folder
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:

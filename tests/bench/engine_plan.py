@@ -15,13 +15,13 @@ ROUNDS: dict[str, dict[str, int]] = {
 """Rounds of the slow ones, and where they run at all; everybody else runs in every round."""
 
 SECONDS = {
-    "compiled": (2, 3, 5, 6, 10, 15),
-    "int16": (2, 3, 4, 5, 8, 12),
-    "transformers": (3, 6, 9, 13, 20, 30),
-    "llama": (3, 6, 10, 18, 34, 50),
-    "generate": (6, 12, 18, 30, 50, 110),
-    "generate-bf16": (6, 12, 18, 30, 50, 110),
-    "batching": (6, 20, 34, 60, 130, 300),
+    "compiled": (2, 3, 5, 6, 11, 17),
+    "int16": (2, 3, 3, 5, 8, 12),
+    "transformers": (3, 5, 7, 11, 17, 25),
+    "llama": (3, 6, 10, 18, 34, 66),
+    "generate": (6, 9, 14, 25, 50, 120),
+    "generate-bf16": (6, 9, 14, 25, 50, 120),
+    "batching": (7, 12, 17, 40, 100, 300),
 }
 """Of one round of each of `WORKLOADS` on two cores (AVX2), roughly: for the estimate only."""
 
