@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from servemu_engine.base import GenerateRequest, JsonAnswer, Sampling
+from servemu_engine.compiled import CompiledRunner
 from servemu_engine.errors import AnswerFailed, EngineDead
+from servemu_engine.generation import LocalGeneration
 from servemu_engine.local import LocalEngine, LocalOptions
+from servemu_engine.runner import Runner
 from servemu_engine.scheduler import Scheduler, Step
 
 pytestmark = pytest.mark.anyio
@@ -117,7 +121,11 @@ def raw(prompt: str, **sampling: Any) -> GenerateRequest:
 
 
 async def text_of(engine: LocalEngine, request: GenerateRequest) -> str:
-    async with engine.submit(engine.prepare(request)) as generation:
+    return await read(engine.submit(engine.prepare(request)))
+
+
+async def read(generation: LocalGeneration) -> str:
+    async with generation:
         return "".join([chunk.text async for chunk in generation])
 
 
@@ -189,12 +197,21 @@ async def test_json_answer_validates_beside_free_ones(
     assert free == [expected[prompt] for prompt in PROMPTS]
 
 
+def embedding_of(runner: object) -> torch.Tensor:
+    """[vocab, hidden]"""
+    if isinstance(runner, CompiledRunner):
+        return runner.packed.tensors["embedding"]
+    assert isinstance(runner, Runner)
+    weight: torch.Tensor = runner._model.get_input_embeddings().weight
+    return weight
+
+
 async def test_answer_without_numbers_fails_alone_and_leaves_a_clean_slot(
     start: Start, expected: dict[str, str]
 ) -> None:
     engine = start(max_num_sequences=2)
     assert engine._running is not None
-    weight = engine._running.loaded.model.get_input_embeddings().weight
+    weight = embedding_of(engine._running.runner)
     token = engine.prepare(raw(BROKEN)).token_ids[0]
     good = weight[token].clone()
     with torch.inference_mode():
@@ -224,17 +241,19 @@ async def test_engine_that_begins_again_answers_as_before(
     runner = type(engine._running.runner)
     run = runner.run
     left = 3
+    all_asked = threading.Event()
 
     def failing(self: object, step: Step) -> object:
         nonlocal left
+        all_asked.wait()
         left -= 1
         if left == 0:
             raise RuntimeError("device lost")
         return run(self, step)  # type: ignore[arg-type]  # of whichever runner it is
 
     monkeypatch.setattr(runner, "run", failing)
-    lost = await asyncio.gather(
-        *(text_of(engine, raw(prompt)) for prompt in PROMPTS), return_exceptions=True
-    )
+    asked = [engine.submit(engine.prepare(raw(prompt))) for prompt in PROMPTS]
+    all_asked.set()
+    lost = await asyncio.gather(*map(read, asked), return_exceptions=True)
     assert {type(error) for error in lost} == {EngineDead}
     assert await texts_of(engine, *PROMPTS) == [expected[prompt] for prompt in PROMPTS]
