@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from servemu_engine.apart import apart
 from servemu_engine.base import EmbedRequest, EngineInfo, PreparedEmbedRequest
 from servemu_engine.errors import EngineClosed, EngineDead, EngineStopped, InvalidPrompt
 from servemu_engine.loading import LoadedModel, load_encoder
@@ -109,7 +110,7 @@ class LocalEmbedder:
     def start(self) -> None:
         """Load the weights and start the worker. Raises `LoadFailed`."""
         begun = time.perf_counter()
-        self._encoder = _Encoder(self._folder, self._name, self._options)
+        self._encoder = apart(lambda: _Encoder(self._folder, self._name, self._options))
         self._load_seconds = time.perf_counter() - begun
         self._thread = threading.Thread(target=self._work, name=f"embed {self._name}", daemon=True)
         self._thread.start()

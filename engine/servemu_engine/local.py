@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from servemu_engine.apart import apart
 from servemu_engine.base import EngineInfo, GenerateRequest, PreparedRequest
 from servemu_engine.border import check_ids, check_sampling
 from servemu_engine.chat_template import encode_request, num_characters
@@ -127,7 +128,9 @@ class LocalEngine:
         began = time.perf_counter()
         options = self._options
         where = placement(self._folder, options.dtype, options.device)
-        started, vocabulary = start_model(self._folder, where, self._runner_options())
+        started, vocabulary = apart(
+            lambda: start_model(self._folder, where, self._runner_options())
+        )
         tokenizer = vocabulary.tokenizer
         runner, vocab_size = started.runner, started.facts.vocab_size
         kv_bytes = self._kv_bytes(runner)

@@ -112,6 +112,7 @@ def _peers(
         "compiled": lambda: [Ours(folder, options.dtype, "compiled")],
         "int16": lambda: [Ours(folder, "int16", "compiled")],
         "transformers": lambda: [Ours(folder, options.dtype, "transformers")],
+        "transformers-int16": lambda: [Ours(folder, "int16", "transformers")],
         "llama": lambda: [Llama("BF16", prompts), Llama("Q4_0", prompts)],
         "generate": lambda: [Plain(folder, "float32", prompts)],
         "generate-bf16": lambda: [Plain(folder, "bfloat16", prompts)],

@@ -8,6 +8,7 @@ from tests.bench import record
 from tests.bench.engine_rounds import (
     BF16,
     OURS_A,
+    OURS_A_INT16,
     OURS_B,
     OURS_INT16,
     first_token,
@@ -60,8 +61,10 @@ def run(options: Options) -> list[Table]:
 def bars(measured: Record) -> Iterator[Bar]:
     """Ratios are of tokens/s end to end: A is the transformers runner, B the compiled step."""
     rounds, loadings = measured.rounds, measured.loadings
-    for streams in ("8", "32"):
-        yield Bar(f"A ÷ {BF16}, {streams} streams", ratio(rounds, streams, OURS_A, BF16), 1.0)
+    for name, peer in (("A", OURS_A), ("A int16", OURS_A_INT16)):
+        for streams in ("8", "32"):
+            value = ratio(rounds, streams, peer, BF16)
+            yield Bar(f"{name} ÷ {BF16}, {streams} streams", value, 1.0)
     for streams in ("8", "32", "32 mixed"):
         generate = next((name for name in GENERATE if of(rounds, streams, name)), GENERATE[1])
         yield Bar(

@@ -13,6 +13,7 @@ BF16 = "llama.cpp BF16"
 OURS_A = "ours transformers float32"
 OURS_B = "ours compiled float32"
 OURS_INT16 = "ours compiled int16"
+OURS_A_INT16 = "ours transformers int16"
 SPEED = ("streams", "engine", "tokens/s", "from-to", "÷ BF16", "decode", "÷ roofline", "rounds")
 FIRSTS = ("streams", "engine", "p50 s", "p95", "max", "from-to", "roofline ÷ max")
 NOTES = (
