@@ -65,6 +65,7 @@ class EmbedderOptions:
     """How an embedder uses the machine."""
 
     dtype: str = "auto"
+    """int16: of the linear layers, where they can be compiled; elsewhere float32."""
     device: str = "auto"
     compiled: Path | None = None
     """Folder of compiled libraries; None: beside the model's."""
@@ -99,7 +100,7 @@ class LocalEmbedder:
             name=self._name,
             kind="local",
             architecture=type(loaded.model).__name__ if loaded else "",
-            dtype=loaded.dtype if loaded else self._options.dtype,
+            dtype=self._encoder.dtype if self._encoder else self._options.dtype,
             device=loaded.device if loaded else self._options.device,
             context_length=self._encoder.window if self._encoder else 0,
             num_parameters=loaded.num_parameters if loaded else 0,
@@ -216,11 +217,13 @@ class LocalEmbedder:
             job.future.set_result(vectors)
 
 
-def _pack(loaded: LoadedModel, libraries: Path) -> None:
-    from servemu_engine.packed import pack_linears, packing  # imports torch
+def _pack(loaded: LoadedModel, libraries: Path, dtype: str) -> str:
+    """What the weights are then: as of `loaded`, or int16."""
+    from servemu_engine.packed import has_integers, pack_linears, packing  # imports torch
 
     if loaded.device == "cpu":
-        pack_linears(loaded.model, packing(libraries))
+        pack_linears(loaded.model, packing(libraries, "int16" if dtype == "int16" else None))
+    return "int16" if has_integers(loaded.model) else loaded.dtype
 
 
 def _flat(loaded: LoadedModel, pad_id: int) -> "FlatEncoder | None":
@@ -247,7 +250,8 @@ class _Encoder:
     def __init__(self, folder: Path, name: str, options: EmbedderOptions) -> None:
         self._pooling = read_pooling(folder, name)
         self.loaded: LoadedModel = load_encoder(folder, dtype=options.dtype, device=options.device)
-        _pack(self.loaded, options.compiled or folder.parent / ".compiled")
+        libraries = options.compiled or folder.parent / ".compiled"
+        self.dtype = _pack(self.loaded, libraries, options.dtype)
         self._pad_id = int(self.loaded.tokenizer.pad_token_id or 0)
         self._flat = _flat(self.loaded, self._pad_id)
         self._tokenising = threading.Lock()

@@ -10,7 +10,7 @@ import math
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -55,20 +55,30 @@ class Pairs:
 
 
 def run(options: Options) -> list[Table]:
-    """Sentences/s of both, and the ratio of each pair of batches."""
+    """Sentences/s of both, and the ratio of each pair of batches; ours with integers as well."""
     folder = ModelStore(Settings().model_store.expanduser()).ensure(MODEL)
     peer = SentenceTransformers(folder) if _has_peer() else None
-    ours = _embedder(folder, options.dtype)
-    ours.start()
+    lines: list[Embeddings] = []
     try:
-        measured = asyncio.run(race(ours, peer, options.rounds))
+        for dtype in dict.fromkeys((options.dtype, "int16")):
+            lines += _measured(_embedder(folder, dtype), peer, options.rounds)
     finally:
-        ours.close()
         if peer is not None:
             peer.close()
-    lines = [line(size, pairs) for size, pairs in measured.items()]
     record.append(options.record, lines)
     return [speed(lines, has_peer=peer is not None)]
+
+
+def _measured(
+    ours: "LocalEmbedder", peer: "SentenceTransformers | None", rounds: int
+) -> list[Embeddings]:
+    ours.start()
+    try:
+        measured = asyncio.run(race(ours, peer, rounds))
+        precision = ours.info.dtype
+    finally:
+        ours.close()
+    return [replace(line(size, pairs), precision=precision) for size, pairs in measured.items()]
 
 
 async def race(
@@ -152,9 +162,16 @@ def line(size: int, pairs: Pairs) -> Embeddings:
 def speed(lines: Sequence[Embeddings], *, has_peer: bool) -> Table:
     """A row for each batch."""
     rows: list[tuple[Cell, ...]] = [
-        (one.batch, one.ours, one.theirs, one.ratio, one.cosine) for one in lines
+        (one.batch, one.precision, one.ours, one.theirs, one.ratio, one.cosine) for one in lines
     ]
-    columns = ("batch", "ours, sentences/s", "sentence-transformers", "ours ÷ it", "least cosine")
+    columns = (
+        "batch",
+        "precision",
+        "ours, sentences/s",
+        "sentence-transformers",
+        "ours ÷ it",
+        "least cosine",
+    )
     notes = (
         "Sentences of 10 to 36 tokens, tokenising included, no HTTP; medians of interleaved"
         " batches.",

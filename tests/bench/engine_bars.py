@@ -1,6 +1,6 @@
 """What was promised of the engine, beside what was measured: `run.py bars --record FILE`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -16,7 +16,7 @@ from tests.bench.engine_rounds import (
     prompt_share,
     ratio,
 )
-from tests.bench.record import Record, Round
+from tests.bench.record import Embeddings, Record, Round
 from tests.bench.report import Cell, Options, Table, significant
 
 GENERATE = ("generate bfloat16", "generate float32")
@@ -79,14 +79,17 @@ def bars(measured: Record) -> Iterator[Bar]:
     yield Bar("load, s", load, 0.5, is_most=True)
     total = median(one.total for one in loadings) if loadings else None
     yield Bar("imports and load, s", total, 4.0, is_most=True)
-    for batch in (8, 32):
-        yield Bar(f"embeddings ÷ sentence-transformers, {batch}", _embedding(measured, batch), 1.5)
-    cosines = [one.cosine for one in measured.embeddings if one.cosine is not None]
-    yield Bar("embeddings, least cosine", min(cosines, default=None), 0.999)
+    for precision in ("float32", "int16"):
+        own = [one for one in measured.embeddings if one.precision == precision]
+        for batch in (8, 32):
+            what = f"embeddings {precision} ÷ sentence-transformers, {batch}"
+            yield Bar(what, _embedding(own, batch), 1.5)
+        cosines = [one.cosine for one in own if one.cosine is not None]
+        yield Bar(f"embeddings {precision}, least cosine", min(cosines, default=None), 0.999)
 
 
-def _embedding(measured: Record, batch: int) -> float | None:
-    ratios = [e.ratio for e in measured.embeddings if e.batch == batch and e.ratio is not None]
+def _embedding(measured: Sequence[Embeddings], batch: int) -> float | None:
+    ratios = [e.ratio for e in measured if e.batch == batch and e.ratio is not None]
     return median(ratios) if ratios else None
 
 

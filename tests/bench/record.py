@@ -63,6 +63,8 @@ class Embeddings:
     """Median of those of the pairs."""
     cosine: float | None
     """The least."""
+    precision: str = "float32"
+    """Of our weights."""
     kind: Literal["embeddings"] = "embeddings"
 
 

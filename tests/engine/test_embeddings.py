@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,22 @@ async def test_calls_at_once_share_a_forward_pass_and_keep_their_own_settings(
     assert results[0][1] == pytest.approx(expected_mean(plain, "w3"), abs=1e-5)
     assert math.hypot(*results[1][0]) == pytest.approx(1.0, abs=1e-6)
     assert cosine(results[1][0], expected_mean(plain, "w4 w5 w6")) > 0.9999
+
+
+async def test_integers_are_told_and_near_and_do_not_depend_on_the_batch(
+    encoder_folder: Path, plain: BertModel, cpu: EmbedderOptions
+) -> None:
+    embedder = LocalEmbedder(encoder_folder, "tiny", replace(cpu, dtype="int16"))
+    embedder.start()
+    texts = ("w1 w2", "w3", "w4 w5 w6 w7")
+    vectors = await embed(embedder, EmbedRequest(texts))
+    alone = [(await embed(embedder, EmbedRequest((text,))))[0] for text in texts]
+    dtype = embedder.info.dtype
+    embedder.close()
+    assert dtype == "int16"
+    expected = [expected_mean(plain, text) for text in texts]
+    assert all(cosine(a, b) > 0.99999 for a, b in zip(vectors, expected, strict=True))
+    assert [pytest.approx(vector, abs=1e-6) for vector in alone] == vectors
 
 
 async def test_norm_is_as_pooled_unless_normalised(
