@@ -49,7 +49,8 @@ def use_compiled_attention(libraries: Path) -> None:
 
 
 class CompiledAttention:
-    """Takes what `slot_attention` takes, and leaves to it what is not float32 or no whole panels.
+    """Takes what `slot_attention` takes, and leaves to it what is not float32, no whole panels,
+    or a step to be captured.
 
     `libraries`: the folder of compiled libraries.
     """
@@ -77,7 +78,7 @@ class CompiledAttention:
     ) -> tuple[Tensor, None]:
         """`query` is [1, heads, tokens, head size]; back comes [1, tokens, heads, head size]."""
         scaling = scaling or query.shape[-1] ** -0.5
-        if not self._takes(query, keys, values):
+        if not (slot_layout.segments and self._takes(query, keys, values)):
             return slot_attention(
                 module,
                 query,

@@ -46,7 +46,8 @@ def folder(byte_llama: Make, tmp_path: Path) -> Path:
 @pytest.fixture
 def compiled(folder: Path, compiled_libraries: Path) -> Path:
     """With the library in it."""
-    return Path(shutil.copytree(compiled_libraries, folder.parent / ".compiled"))
+    others = shutil.ignore_patterns("*.safetensors")  # of models of other tests
+    return Path(shutil.copytree(compiled_libraries, folder.parent / ".compiled", ignore=others))
 
 
 @pytest.fixture(scope="module", autouse=True)
