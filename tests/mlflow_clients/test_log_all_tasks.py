@@ -137,7 +137,11 @@ def test_distilled_llama_is_sized_by_its_metadata_and_answers(
     info = workspace.done("GET", INFO + "distilled/1")
     assert info["model_type"] == "llama"
     create("distilled")
-    question = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+    question = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 5,
+        "temperature": 0,  # sampled, one in some hundred answers of random weights ends at once
+    }
     assert workspace.ask("distilled", question)["usage"]["completion_tokens"] == 5
 
 
