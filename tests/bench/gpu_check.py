@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from tests.bench.engine_peers import CB_BLOCKS, CB_TOKENS
+from tests.greedy import answers
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from servemu_engine.base import Sampling
 from servemu_engine.graphs import Capture, cuda_captures
 from servemu_engine.runner import Runner
 from servemu_engine.scheduler import Scheduler
-from servemu_engine.sequence import Sequence as EngineSequence
 from servemu_engine.slots import Capacity
 
 SMOLLM2 = LlamaConfig(
@@ -68,20 +67,8 @@ def ours(model: Any, prompts: Prompts, captures: Captures) -> tuple[list[list[in
 def _answers(runner: Runner, prompts: Prompts) -> list[list[int]]:
     count = len(prompts)
     scheduler = Scheduler(Capacity(count, 1024 * count, 1024, shortest=512), 512)
-    greedy = Sampling(temperature=0)
-    asked = [EngineSequence(tuple(ids), greedy, 0, run_ahead=10**9) for ids in prompts]
-    for sequence in asked:
-        scheduler.add(sequence)
-    while scheduler.has_work:
-        step = scheduler.schedule()
-        sampled = runner.run(step)
-        for row in step.rows:
-            row.sequence.num_cached += row.count
-        for row, token in sampled:
-            row.sequence.tokens.append(token.token)
-            if row.sequence.num_generated == NEW_TOKENS:
-                scheduler.remove(row.sequence)
-    return [sequence.tokens[len(sequence.prompt_ids) :] for sequence in asked]
+    whole = answers(runner, scheduler, prompts, NEW_TOKENS)
+    return [tokens[len(p) :] for tokens, p in zip(whole, prompts, strict=True)]
 
 
 def generated(model: Any, prompts: Prompts) -> tuple[list[list[int]], float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.greedy import answers
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -106,20 +107,7 @@ def generate(
 ) -> list[list[int]]:
     """Greedy, 24 tokens each, prompts in chunks of 32, in few and short slots at first."""
     scheduler = Scheduler(Capacity(max_slots, 2000, 400, shortest=32), prefill_chunk=32)
-    greedy = Sampling(temperature=0)
-    sequences = [EngineSequence(tuple(p), greedy, 0, run_ahead=10**9) for p in prompts]
-    for sequence in sequences:
-        scheduler.add(sequence)
-    while scheduler.has_work:
-        step = scheduler.schedule()
-        sampled = runner.run(step)
-        for row in step.rows:
-            row.sequence.num_cached += row.count
-        for row, token in sampled:
-            row.sequence.tokens.append(token.token)
-            if row.sequence.num_generated == 24:
-                scheduler.remove(row.sequence)
-    return [sequence.tokens for sequence in sequences]
+    return answers(runner, scheduler, prompts, 24)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

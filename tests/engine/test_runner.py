@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.greedy import answers
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -22,12 +23,10 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from servemu_engine.base import Sampling
 from servemu_engine.errors import LoadFailed
 from servemu_engine.packed import Pack, PackedLinear, has_integers, pack_linears, packing
 from servemu_engine.runner import Runner
 from servemu_engine.scheduler import Scheduler
-from servemu_engine.sequence import Sequence as EngineSequence
 from servemu_engine.slots import Capacity
 
 ENDS = {"eos_token_id": None, "bos_token_id": None, "pad_token_id": None}
@@ -72,20 +71,7 @@ def tiny(config: PretrainedConfig) -> PreTrainedModel:
 def generate(runner: Runner, prompts: Sequence[Sequence[int]], num_tokens: int) -> list[list[int]]:
     """Greedy, three slots, prompts in chunks of 32."""
     scheduler = Scheduler(Capacity(3, 600, 200, shortest=64), prefill_chunk=32)
-    greedy = Sampling(temperature=0)
-    sequences = [EngineSequence(tuple(p), greedy, 0, run_ahead=10**9) for p in prompts]
-    for sequence in sequences:
-        scheduler.add(sequence)
-    while scheduler.has_work:
-        step = scheduler.schedule()
-        sampled = runner.run(step)
-        for row in step.rows:
-            row.sequence.num_cached += row.count
-        for row, token in sampled:
-            row.sequence.tokens.append(token.token)
-            if row.sequence.num_generated == num_tokens:
-                scheduler.remove(row.sequence)
-    return [sequence.tokens for sequence in sequences]
+    return answers(runner, scheduler, prompts, num_tokens)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -130,8 +116,6 @@ def test_bytes_of_a_token_are_those_of_its_keys_and_values() -> None:
 def pack(request: pytest.FixtureRequest, compiled_libraries: Path) -> Pack:
     if request.param == "compiled":
         return packing(compiled_libraries)
-    if not torch._C._has_mkldnn:
-        pytest.skip("this build of torch has no oneDNN")
     return PackedLinear
 
 

@@ -127,21 +127,23 @@ def test_decoding_answers_get_a_token_in_every_step_however_much_is_prefilled() 
         assert sum(count for _, count in table.values()) <= 16 + 1
 
 
+def giants(bench: Bench, *seconds: float) -> list[int]:
+    """Its tokens in the next steps, which take so long."""
+    sizes = []
+    for each in seconds:
+        step, table = bench.schedule()
+        sizes.append(table["giant"][1])
+        bench.scheduler.took(step, each)
+    return sizes
+
+
 def test_chunks_shrink_while_steps_are_slow_and_grow_again_to_what_was_asked() -> None:
     bench = Bench(Capacity(2, kv_tokens=8000, window=4000, shortest=4000), 512, prefill_alone=1024)
     bench.add("giant", 3900)
-    sizes = []
-    for seconds in (1.1, 1.1, 1.1, 1.1, 1.1, 0.5, 0.2, 0.2):
-        step, table = bench.schedule()
-        sizes.append(table["giant"][1])
-        bench.scheduler.took(step, seconds)
+    sizes = giants(bench, 1.1, 1.1, 1.1, 1.1, 1.1, 0.5, 0.2, 0.2)
     assert sizes == [1024, 512, 256, 128, 64, 64, 64, 64]
     bench.add("answer", 1)
-    sizes = []
-    for seconds in (0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 1.1, 0.2):
-        step, table = bench.schedule()
-        sizes.append(table["giant"][1])
-        bench.scheduler.took(step, seconds)
+    sizes = giants(bench, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 1.1, 0.2)
     assert sizes == [64, 128, 256, 512, 512, 512, 512, 256]
 
 
