@@ -105,3 +105,11 @@ def test_a_readme_without_marks_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(engine_readme, "README", tmp_path / "README.md")
     with pytest.raises(ValueError, match="lacks"):
         engine_readme.write(Record([BATCH], [], []))
+
+
+def test_figures_of_readme_are_those_of_the_record_beside_its_picture() -> None:
+    kept = read(engine_readme.ROOT / "tests/bench/plots/engine.jsonl")
+    text = engine_readme.README.read_text(encoding="utf-8")
+    shown = text.partition(engine_readme.BEGIN)[2].partition(engine_readme.END)[0]
+    assert kept.rounds
+    assert shown.strip("\n") == "\n".join(engine_readme.lines(kept)).strip("\n")
