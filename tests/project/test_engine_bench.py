@@ -108,7 +108,7 @@ def test_a_readme_without_marks_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_figures_of_readme_are_those_of_the_record_beside_its_picture() -> None:
-    kept = read(engine_readme.ROOT / "tests/bench/plots/engine.jsonl")
+    kept = read(engine_readme.README.parent / "tests/bench/plots/engine.jsonl")
     text = engine_readme.README.read_text(encoding="utf-8")
     shown = text.partition(engine_readme.BEGIN)[2].partition(engine_readme.END)[0]
     assert kept.rounds
