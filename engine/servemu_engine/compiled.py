@@ -3,7 +3,7 @@
 Faster than the same step in torch, and its numbers do not depend on who else is in the batch.
 Keys and values are float32. Weights are float32 or bfloat16 in memory, and then activations are
 float32; or both are int16 in blocks that share a scale. Beside float32, over 480 tokens of
-SmolLM2-135M: int16 agrees on 480 likeliest tokens, KL 8e-7; bfloat16 on 477, KL 6e-5.
+SmolLM2-135M: int16 agrees on 479 likeliest tokens, KL 3e-6; bfloat16 on 477, KL 6e-5.
 """
 
 import ctypes

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16", "int16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int16")
 """Of weights, as compiled_products.h numbers them."""
-_INTEGERS = 256
-_NORM = 46320.0
-_SMALLEST = 1e-30
-"""Most integers that share a scale, their largest norm, and what is less than all numbers of a
-block but zero: as in compiled_products.h."""
+_INTEGERS = 576
+_NORM = 32755.0
+_SMALLEST = 1e-18
+"""Most integers that share a scale, their norm, and the least norm of numbers that are not zeros: as
+in compiled_products.h."""
 
 _FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -207,12 +207,10 @@ def _integers(weight: Tensor, panel: int) -> Tensor:
     if blocks * size > depth:
         weight = F.pad(weight, (0, blocks * size - depth))
     weight = weight.view(outputs // panel, panel, blocks, size)
-    top = torch.maximum(weight.amax(-1, keepdim=True), -weight.amin(-1, keepdim=True))
-    weight = weight * torch.where(top > _SMALLEST, 1 / top, 0)
     norm = torch.linalg.vector_norm(weight, dim=-1, keepdim=True)
-    factor = (_NORM / norm).clamp(max=32767)
+    factor = torch.where(norm > _SMALLEST, _NORM / norm, 0)
     packed = huge_pages((outputs // panel, blocks, panel * (2 + size)), torch.int16)
-    scales = (top / factor).squeeze(-1).transpose(1, 2)
+    scales = (norm / _NORM).squeeze(-1).transpose(1, 2)
     packed[..., : 2 * panel] = scales.contiguous().view(torch.int16)
     integers = (weight * factor).round_().to(torch.int16).view(*weight.shape[:3], size // 2, 2)
     target = packed[..., 2 * panel :].view(*packed.shape[:2], size // 2, panel, 2)

@@ -46,9 +46,9 @@ FAMILIES = {
     "qwen3 with normed queries": Qwen3Config(**SHAPE, head_dim=24),
 }
 LENGTH = 90
-WORST = 2 * 8 / 32767 + 1e-5
-"""Of |x| |w|: 256 rounded numbers are off by at most 8 together, and some number of a block is
-32767 or their norm is 46320; both sides are rounded, and then float32 adds up."""
+WORST = 2 * 12 / 32755 + 1e-5
+"""Of |x| |w|: 576 rounded numbers are off by at most 12 together, where the norm of all is 32755;
+both sides are rounded, and then float32 adds up."""
 
 
 def tiny(config: PretrainedConfig) -> PreTrainedModel:
@@ -111,7 +111,7 @@ NUMBERS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("depth", [1, 255, 257, 576])
+@pytest.mark.parametrize("depth", [1, 255, 576, 577])
 @pytest.mark.parametrize("numbers", NUMBERS)
 def test_sums_are_as_near_as_rounding_allows_and_never_overflow(
     numbers: str, depth: int, multiply: Callable[[Tensor, Tensor], Tensor]
