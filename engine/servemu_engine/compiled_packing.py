@@ -22,8 +22,8 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int16")
 _INTEGERS = 576
 _NORM = 32755.0
 _SMALLEST = 1e-18
-"""Most integers that share a scale, their norm, and the least norm of numbers that are not zeros: as
-in compiled_products.h."""
+"""Most integers that share a scale, their norm, and the least norm that numbers other than zeros
+have: as in compiled_products.h."""
 
 _FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
