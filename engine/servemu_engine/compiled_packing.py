@@ -23,7 +23,7 @@ _INTEGERS = 576
 _NORM = 32755.0
 _SMALLEST = 1e-18
 """Most integers that share a scale, their norm, and the least norm that numbers other than zeros
-have: as in compiled_products.h."""
+have: as in compiled_integers.h."""
 
 _FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -219,7 +219,7 @@ def _integers(weight: Tensor, panel: int) -> Tensor:
 
 
 def _block_size(depth: int) -> int:
-    """`block_size` of compiled_products.h: even, all blocks alike."""
+    """`block_size` of compiled_integers.h: even, all blocks alike."""
     return -(-depth // -(-depth // _INTEGERS) // 2) * 2
 
 

@@ -14,7 +14,10 @@ from servemu_engine.errors import LoadFailed
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
 """Not -ffast-math: it may reorder sums, and the numbers of a token would depend on its batch."""
-_SOURCES = ("compiled_step.c", "compiled_products.h", "compiled_attention.h")
+_SOURCES = (
+    *("compiled_step.c", "compiled_vectors.h", "compiled_integers.h", "compiled_products.h"),
+    *("compiled_linear.h", "compiled_attention.h"),
+)
 _PATIENCE = 120
 
 
