@@ -1,6 +1,6 @@
 /* Attention of a flat step over torch's cache: keys and values [slots, kv heads, length, head size].
- * A row sees the keys before it and its own: there is no mask, what lies behind is never read, and
- * a row's numbers do not depend on the rows beside it. */
+ * A row sees the keys before it and its own: there is no mask, what lies behind is never read, and a
+ * row's numbers do not depend on the rows beside it. */
 #include "compiled_linear.h"
 
 typedef struct {

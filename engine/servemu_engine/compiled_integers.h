@@ -34,7 +34,7 @@ INLINE int64_t num_blocks(int64_t depth) {
     return (depth + block_size(depth) - 1) / block_size(depth);
 }
 
-/* A row as blocks. Of a NaN, or of squares that are infinite, the products are no numbers either. */
+/* A row as blocks. Of a NaN or infinite squares the products are no numbers either. */
 static void quantise(const float *x, int64_t depth, Block *out) {
     const vec magic = all(12582912.f); /* 1.5 * 2^23: its sum with n has n in the lower bits */
     int64_t size = block_size(depth);

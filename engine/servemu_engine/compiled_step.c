@@ -201,14 +201,14 @@ static void attend(Worker *w, const Layer *l, Span span, int64_t h) {
     }
     for (int64_t t = 0; t < n; t += PANEL)
         multiply(rows, (Product){queries, d, d, l->keys + (base + t) * d, PANEL, zeros, 0,
-                                 scores + t, n});
+                                 scores + t, n, 0});
     for (int64_t r = 0; r < rows; r++) {
         int64_t last = span.position + r / group - from;
         softmax(scores + r * n, n, l->window ? last + 1 - l->window : 0, last);
     }
     for (int64_t i = 0; i < dp; i += PANEL)
         multiply(rows, (Product){scores, n, stop - from, l->values + base * dp + i, dp, zeros, 0,
-                                 out + i, dp});
+                                 out + i, dp, 0});
     for (int64_t r = 0; r < rows; r++) {
         int64_t head = (span.row + r / group) * m->heads + h * group + r % group;
         memcpy(s->attended + head * d, out + r * dp, d * sizeof(float));
