@@ -1,6 +1,6 @@
-"""Tiny models over single bytes, and the folder of compiled libraries."""
+"""Tiny models over single bytes, the folder of compiled libraries, and torch's threads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,14 @@ MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 def compiled_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compiled once for all tests that want the compiled runner."""
     return tmp_path_factory.mktemp("compiled-libraries")
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch() -> Iterator[None]:
+    """A runner takes all of torch's threads but one from the thread that it is checked in."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

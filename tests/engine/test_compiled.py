@@ -3,23 +3,14 @@
 import gc
 import random
 import weakref
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from tests.greedy import answers
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
-)
+from tests.tiny_models import COMPILED, GROUPED, LLAMA3, tiny
+from transformers import GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 from servemu_engine.base import Sampling
 from servemu_engine.cache import Segment
@@ -33,67 +24,7 @@ from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence as EngineSequence
 from servemu_engine.slots import Capacity, Copy, Reshape
 
-SHAPE = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "eos_token_id": None,
-    "bos_token_id": None,
-    "pad_token_id": None,
-}
-ODD = {**SHAPE, "vocab_size": 301, "hidden_size": 60, "intermediate_size": 101}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 10000.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-FAMILIES = {
-    "llama": LlamaConfig(**SHAPE),
-    "llama with tied embeddings": LlamaConfig(**SHAPE, tie_word_embeddings=True),
-    "llama of odd sizes": LlamaConfig(**ODD, head_dim=10),
-    "llama with biases": LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True),
-    "llama with scaled rotation": LlamaConfig(**SHAPE, rope_parameters=LLAMA3),
-    "mistral": MistralConfig(**SHAPE, sliding_window=None),
-    "mistral with sliding window": MistralConfig(**SHAPE, sliding_window=24),
-    "qwen2 with biases": Qwen2Config(**SHAPE),
-    "qwen2 with half of the layers sliding": Qwen2Config(
-        **SHAPE, use_sliding_window=True, sliding_window=24, max_window_layers=1
-    ),
-    "qwen3 with normed queries": Qwen3Config(**SHAPE, head_dim=24),
-}
 LENGTH = 90
-
-
-def tiny(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(deepcopy(config)).eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(4)  # so that greedy does not repeat one token
-        elif name.endswith("bias"):
-            parameter.uniform_(-0.5, 0.5)
-    return model.to(dtype)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled once for all of these tests."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(autouse=True)
-def threads_of_torch() -> Iterator[None]:
-    """A runner takes them all but one from its thread."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def checked(model: PreTrainedModel, library: Path, num_threads: int = 2) -> CompiledRunner:
@@ -110,28 +41,30 @@ def generate(
     return answers(runner, scheduler, prompts, 24)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_logits_are_those_of_transformers(family: str, library: Path) -> None:
-    model = tiny(FAMILIES[family])
+@pytest.mark.parametrize("family", COMPILED)
+def test_logits_are_those_of_transformers(family: str, compiled_libraries: Path) -> None:
+    model = tiny(COMPILED[family])
     ids = torch.randint(3, 300, (LENGTH,)).tolist()
     with torch.inference_mode():
         expected = model(torch.tensor([ids])).logits[0]
-        runner = checked(model, library)
+        runner = checked(model, compiled_libraries)
         runner._reshape(Reshape(3, LENGTH, ()))
         got = [runner._forward(ids[:50], [Segment(0, 50, 2, 0)])]
         got += [runner._forward(ids[i : i + 1], [Segment(0, 1, 2, i)]) for i in range(50, LENGTH)]
     torch.testing.assert_close(torch.cat(got), expected[49:], rtol=1e-3, atol=2e-3)
 
 
-def test_bfloat16_weights_are_as_near_to_float32_as_those_of_transformers(library: Path) -> None:
+def test_bfloat16_weights_are_as_near_to_float32_as_those_of_transformers(
+    compiled_libraries: Path,
+) -> None:
     ids = torch.randint(3, 300, (LENGTH,)).tolist()
     batch = torch.tensor([ids])
-    config = FAMILIES["llama"]
+    config = COMPILED["llama"]
     with torch.inference_mode():
         exact = tiny(config, torch.bfloat16).float()(batch).logits[0, -1]
         rounded = tiny(config, torch.bfloat16)
         theirs = rounded(batch).logits[0, -1].float()
-        runner = checked(rounded, library)
+        runner = checked(rounded, compiled_libraries)
         runner._reshape(Reshape(1, LENGTH, ()))
         ours = runner._forward(ids, [Segment(0, LENGTH, 0, 0)])[0]
     assert (ours - exact).norm() <= 1e-4 * exact.norm() < (theirs - exact).norm()
@@ -139,12 +72,12 @@ def test_bfloat16_weights_are_as_near_to_float32_as_those_of_transformers(librar
 
 @pytest.mark.parametrize(
     ("family", "dtype"),
-    [*((family, torch.float32) for family in FAMILIES), ("llama of odd sizes", torch.bfloat16)],
+    [*((family, torch.float32) for family in COMPILED), ("llama of odd sizes", torch.bfloat16)],
 )
 def test_logits_do_not_depend_on_the_batch_or_on_chunks(
-    family: str, dtype: torch.dtype, library: Path
+    family: str, dtype: torch.dtype, compiled_libraries: Path
 ) -> None:
-    runner = checked(tiny(FAMILIES[family], dtype), library)
+    runner = checked(tiny(COMPILED[family], dtype), compiled_libraries)
     ids = torch.randint(3, 300, (LENGTH,)).tolist()
     others = torch.randint(3, 300, (70,)).tolist()
     with torch.inference_mode():
@@ -159,7 +92,7 @@ def test_logits_do_not_depend_on_the_batch_or_on_chunks(
     assert torch.equal(last[1], alone[89][0])
 
 
-def test_greedy_text_is_the_same_alone_and_in_full_batches(library: Path) -> None:
+def test_greedy_text_is_the_same_alone_and_in_full_batches(compiled_libraries: Path) -> None:
     draw = random.Random(0)
     shared = [draw.randrange(3, 300) for _ in range(40)]
     lengths = (1, 7, 33, 64, 100, 150, 5, 90, 31, 2)
@@ -167,21 +100,21 @@ def test_greedy_text_is_the_same_alone_and_in_full_batches(library: Path) -> Non
         (shared if i % 3 == 0 else []) + [draw.randrange(3, 300) for _ in range(length)]
         for i, length in enumerate(lengths)
     ]
-    model = tiny(FAMILIES["llama"])
-    runner = checked(model, library)
+    model = tiny(COMPILED["llama"])
+    runner = checked(model, compiled_libraries)
     alone = [generate(runner, [prompt], max_slots=1)[0] for prompt in prompts]
     assert generate(runner, prompts) == alone
     assert generate(runner, prompts[::-1], max_slots=3) == alone[::-1]
 
 
-def test_number_of_threads_changes_nothing(library: Path) -> None:
+def test_number_of_threads_changes_nothing(compiled_libraries: Path) -> None:
     prompts = [[5, 6, 7], list(range(3, 90))]
-    one, three = (checked(tiny(FAMILIES["llama"]), library, count) for count in (1, 3))
+    one, three = (checked(tiny(COMPILED["llama"]), compiled_libraries, count) for count in (1, 3))
     assert generate(one, prompts) == generate(three, prompts)
 
 
-def test_copied_slot_goes_on_like_its_source(library: Path) -> None:
-    runner = checked(tiny(FAMILIES["llama of odd sizes"]), library)
+def test_copied_slot_goes_on_like_its_source(compiled_libraries: Path) -> None:
+    runner = checked(tiny(COMPILED["llama of odd sizes"]), compiled_libraries)
     ids = torch.randint(3, 300, (60,)).tolist()
     with torch.inference_mode():
         runner._reshape(Reshape(2, 64, ()))
@@ -195,9 +128,9 @@ def test_copied_slot_goes_on_like_its_source(library: Path) -> None:
     assert torch.equal(moved, expected)
 
 
-def test_sequence_without_numbers_fails_alone(library: Path) -> None:
-    model = tiny(FAMILIES["llama"])
-    runner = checked(model, library)
+def test_sequence_without_numbers_fails_alone(compiled_libraries: Path) -> None:
+    model = tiny(COMPILED["llama"])
+    runner = checked(model, compiled_libraries)
     model.get_input_embeddings().weight[299] = torch.nan
     expected = generate(runner, [[5, 6, 7]])[0]
     scheduler = Scheduler(Capacity(2, 400, 200, shortest=64), prefill_chunk=32)
@@ -210,15 +143,15 @@ def test_sequence_without_numbers_fails_alone(library: Path) -> None:
     assert sampled[good].token == expected[3]
 
 
-def test_bytes_of_a_token_are_those_of_its_keys_and_values(library: Path) -> None:
-    padded = -(-16 // CompiledRunner.of(tiny(FAMILIES["llama"]), library)._panel)
-    runner = checked(tiny(FAMILIES["llama"]), library)
+def test_bytes_of_a_token_are_those_of_its_keys_and_values(compiled_libraries: Path) -> None:
+    padded = -(-16 // CompiledRunner.of(tiny(COMPILED["llama"]), compiled_libraries)._panel)
+    runner = checked(tiny(COMPILED["llama"]), compiled_libraries)
     assert runner.num_bytes_per_token == 2 * 2 * (16 + padded * runner._panel) * 4
 
 
 @pytest.mark.parametrize("name", ["qkv", "out", "gate_up", "down"])
-def test_wrong_weight_is_refused_at_load(name: str, library: Path) -> None:
-    runner = CompiledRunner.of(tiny(FAMILIES["llama"]), library)
+def test_wrong_weight_is_refused_at_load(name: str, compiled_libraries: Path) -> None:
+    runner = CompiledRunner.of(tiny(COMPILED["llama"]), compiled_libraries)
     packed = runner._weights.packed.tensors[f"1.{name}"]
     packed[0, 3] += 2.0
     with pytest.raises(NotCompiled, match="other logits than those of LlamaForCausalLM"):
@@ -229,59 +162,63 @@ def test_wrong_weight_is_refused_at_load(name: str, library: Path) -> None:
     ("config", "reason"),
     [
         (GPT2Config(vocab_size=300, n_embd=64, n_layer=2, n_head=4), "GPT2LMHeadModel is not one"),
-        (LlamaConfig(**SHAPE, hidden_act="gelu"), "activation 'gelu'"),
+        (LlamaConfig(**GROUPED, hidden_act="gelu"), "activation 'gelu'"),
         (
-            LlamaConfig(**SHAPE, rope_parameters={**LLAMA3, "rope_type": "dynamic"}),
+            LlamaConfig(**GROUPED, rope_parameters={**LLAMA3, "rope_type": "dynamic"}),
             "rope type 'dynamic'",
         ),
     ],
 )
 def test_model_it_does_not_know_is_refused(
-    config: PretrainedConfig, reason: str, library: Path
+    config: PretrainedConfig, reason: str, compiled_libraries: Path
 ) -> None:
     with pytest.raises(NotCompiled, match=reason):
-        CompiledRunner.of(tiny(config), library)
+        CompiledRunner.of(tiny(config), compiled_libraries)
 
 
 def test_without_a_compiler_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(NotCompiled, match="there is no C compiler"):
-        CompiledRunner.of(tiny(FAMILIES["llama"]), tmp_path)
+        CompiledRunner.of(tiny(COMPILED["llama"]), tmp_path)
 
 
 def test_without_a_compiler_transformers_serve_and_the_log_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CC", str(tmp_path / "cc"))
-    runner, name = checked_runner(tiny(FAMILIES["llama"]), RunnerOptions("auto", tmp_path))
+    runner, name = checked_runner(tiny(COMPILED["llama"]), RunnerOptions("auto", tmp_path))
     assert (type(runner), name) == (Runner, "transformers")
     line, *_ = caplog.messages
     assert line.endswith(
         "runs without the compiled step: there is no C compiler ($CC, or cc in $PATH)"
     )
     with pytest.raises(NotCompiled):
-        checked_runner(tiny(FAMILIES["llama"]), RunnerOptions("compiled", tmp_path))
+        checked_runner(tiny(COMPILED["llama"]), RunnerOptions("compiled", tmp_path))
 
 
-def test_wrong_step_is_not_served(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_step_is_not_served(
+    compiled_libraries: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def planted(packed: PackedModel) -> CompiledWeights:
         weights = CompiledWeights(packed)
         weights.model.eps = 0.5
         return weights
 
     monkeypatch.setattr("servemu_engine.compiled.CompiledWeights", planted)
-    model = tiny(FAMILIES["llama"])
+    model = tiny(COMPILED["llama"])
     expected = model(torch.tensor([[5, 6, 7]])).logits
-    assert checked_runner(model, RunnerOptions("auto", library))[1] == "transformers"
+    assert checked_runner(model, RunnerOptions("auto", compiled_libraries))[1] == "transformers"
     model.set_attn_implementation("sdpa")
     torch.testing.assert_close(model(torch.tensor([[5, 6, 7]])).logits, expected)
 
 
-def test_checked_model_is_served_compiled_and_is_not_needed_any_more(library: Path) -> None:
-    model = tiny(FAMILIES["llama"])
+def test_checked_model_is_served_compiled_and_is_not_needed_any_more(
+    compiled_libraries: Path,
+) -> None:
+    model = tiny(COMPILED["llama"])
     kept = weakref.ref(model.model.layers[0])
-    runner, name = checked_runner(model, RunnerOptions("auto", library, num_threads=1))
+    runner, name = checked_runner(model, RunnerOptions("auto", compiled_libraries, num_threads=1))
     assert (type(runner), name) == (CompiledRunner, "compiled")
     del model
     gc.collect()
@@ -294,5 +231,5 @@ def test_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     with pytest.raises(NotCompiled, match="unknown option -march"):
-        CompiledRunner.of(tiny(FAMILIES["llama"]), tmp_path / "kept")
+        CompiledRunner.of(tiny(COMPILED["llama"]), tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []

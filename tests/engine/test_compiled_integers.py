@@ -2,21 +2,13 @@
 
 import ctypes
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny_models import COMPILED, ODD, tiny
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    MistralConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import LlamaConfig, PretrainedConfig
 
 from servemu_engine.base import Sampling
 from servemu_engine.compiled import CompiledRunner
@@ -29,21 +21,17 @@ from servemu_engine.sequence import Sequence
 from servemu_engine.slots import Capacity, Copy, Reshape
 from servemu_engine.step_rows import Segment
 
-SHAPE = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-ODD = {**SHAPE, "vocab_size": 301, "hidden_size": 300, "intermediate_size": 101}
-FAMILIES = {
-    "llama of odd sizes": LlamaConfig(**ODD, head_dim=10),
-    "llama with biases": LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True),
-    "mistral with sliding window": MistralConfig(**SHAPE, sliding_window=24),
-    "qwen2": Qwen2Config(**SHAPE),
-    "qwen3 with normed queries": Qwen3Config(**SHAPE, head_dim=24),
+FAMILIES: dict[str, PretrainedConfig] = {
+    "llama of odd sizes": LlamaConfig(**{**ODD, "hidden_size": 300}),
+    **{
+        name: COMPILED[name]
+        for name in (
+            "llama with biases",
+            "mistral with sliding window",
+            "qwen2 with biases",
+            "qwen3 with normed queries",
+        )
+    },
 }
 LENGTH = 90
 WORST = 2 * 12 / 32755 + 1e-5
@@ -51,27 +39,10 @@ WORST = 2 * 12 / 32755 + 1e-5
 both sides are rounded, and then float32 adds up."""
 
 
-def tiny(config: PretrainedConfig) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(deepcopy(config)).eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(4)  # so that greedy does not repeat one token
-        elif name.endswith("bias"):
-            parameter.uniform_(-0.5, 0.5)
-    return model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the library, compiled once for all of these tests."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture
-def multiply(folder: Path) -> Callable[[Tensor, Tensor], Tensor]:
+def multiply(compiled_libraries: Path) -> Callable[[Tensor, Tensor], Tensor]:
     """[rows, depth] and [width, depth] to [rows, width]."""
-    library = compiled_library(folder)
+    library = compiled_library(compiled_libraries)
     panel = int(library.panel_width())
 
     def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -145,14 +116,14 @@ def test_row_without_numbers_stays_without_and_alone(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_near_those_of_transformers_and_the_same_in_any_company(
-    family: str, folder: Path
+    family: str, compiled_libraries: Path
 ) -> None:
     model = tiny(FAMILIES[family])
     ids = torch.randint(3, 300, (LENGTH,)).tolist()
     others = torch.randint(3, 300, (40,)).tolist()
     with torch.inference_mode():
         expected = model(torch.tensor([ids])).logits[0]
-        runner = CompiledRunner.of(model, folder, 2, "int16")
+        runner = CompiledRunner.of(model, compiled_libraries, 2, "int16")
         runner.check()
         runner._reshape(Reshape(4, 128, ()))
         alone = torch.cat(
@@ -171,9 +142,9 @@ def test_logits_are_near_those_of_transformers_and_the_same_in_any_company(
     assert torch.equal(copied, alone[-1])
 
 
-def test_sequence_without_numbers_fails_alone(folder: Path) -> None:
-    model = tiny(FAMILIES["qwen2"])
-    runner = CompiledRunner.of(model, folder, 2, "int16")
+def test_sequence_without_numbers_fails_alone(compiled_libraries: Path) -> None:
+    model = tiny(FAMILIES["qwen2 with biases"])
+    runner = CompiledRunner.of(model, compiled_libraries, 2, "int16")
     model.get_input_embeddings().weight[299] = torch.nan
     scheduler = Scheduler(Capacity(2, 400, 200, shortest=64), prefill_chunk=32)
     good, bad = (Sequence(ids, Sampling(temperature=0), 0) for ids in ((5, 6, 7), (5, 299, 7)))
@@ -190,11 +161,11 @@ def test_engine_tells_which_precision_it_got(
     compiler: str,
     ran: tuple[str, str],
     byte_llama: Callable[..., Path],
-    folder: Path,
+    compiled_libraries: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CC", compiler)
-    options = LocalOptions(dtype="int16", device="cpu", compiled=folder)
+    options = LocalOptions(dtype="int16", device="cpu", compiled=compiled_libraries)
     engine = LocalEngine(byte_llama("integers"), "integers", options)
     estimate = engine.info.num_bytes
     engine.start()

@@ -1,19 +1,18 @@
 """Texts without padding have the hidden states that transformers give each of them alone."""
 
 from collections.abc import Callable
-from copy import deepcopy
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tiny_models import GROUPED, SHAPE, tiny
 from transformers import (
     AutoModel,
     BertConfig,
     DistilBertConfig,
     ModernBertConfig,
     MPNetConfig,
-    PretrainedConfig,
     PreTrainedModel,
     Qwen3Config,
     RobertaConfig,
@@ -23,37 +22,20 @@ from servemu_engine.flat_encoder import FlatEncoder, shares
 from servemu_engine.packed import pack_linears
 from servemu_engine.threads import NUM_THREADS
 
-SHAPE = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "pad_token_id": 1,
-}
+ENCODER = {**SHAPE, "pad_token_id": 1}
 FLAT = {
-    "bert": BertConfig(**SHAPE),
-    "roberta counts positions from its padding on": RobertaConfig(**SHAPE),
+    "bert": BertConfig(**ENCODER),
+    "roberta counts positions from its padding on": RobertaConfig(**ENCODER),
     "distilbert": DistilBertConfig(
         vocab_size=300, dim=64, hidden_dim=128, n_layers=2, n_heads=4, pad_token_id=1
     ),
-    "qwen3 looks back only": Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=16),
+    "qwen3 looks back only": Qwen3Config(**GROUPED, head_dim=16),
 }
 PADDED = {
-    "mpnet has relative positions": MPNetConfig(**SHAPE),
-    "modernbert has windows": ModernBertConfig(**SHAPE, local_attention=8),
+    "mpnet has relative positions": MPNetConfig(**ENCODER),
+    "modernbert has windows": ModernBertConfig(**ENCODER, local_attention=8),
 }
 LENGTHS = (1, 5, 5, 12, 30, 40)
-
-
-def tiny(config: PretrainedConfig) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = AutoModel.from_config(deepcopy(config)).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(4)
-    return model
 
 
 def texts() -> list[list[int]]:
@@ -71,8 +53,8 @@ def each_alone(model: PreTrainedModel) -> torch.Tensor:
 def test_hidden_states_are_those_of_each_text_alone(
     family: str, prepare: Callable[[PreTrainedModel], int]
 ) -> None:
-    expected = each_alone(tiny(FLAT[family]))
-    model = tiny(FLAT[family])
+    expected = each_alone(tiny(FLAT[family], of=AutoModel))
+    model = tiny(FLAT[family], of=AutoModel)
     prepare(model)
     encoder = FlatEncoder(model, pad_id=1)
     for _ in range(2):  # cores share the texts anew each time
@@ -83,7 +65,7 @@ def test_hidden_states_are_those_of_each_text_alone(
 
 @pytest.mark.parametrize("family", PADDED)
 def test_attention_that_needs_more_is_left_as_it_was(family: str) -> None:
-    model = tiny(PADDED[family])
+    model = tiny(PADDED[family], of=AutoModel)
     expected = each_alone(model)
     with pytest.raises(NotImplementedError, match=type(model).__name__):
         FlatEncoder(model, pad_id=1)
@@ -91,7 +73,7 @@ def test_attention_that_needs_more_is_left_as_it_was(family: str) -> None:
 
 
 def test_cores_that_share_leave_this_thread_its_own() -> None:
-    encoder = FlatEncoder(tiny(FLAT["bert"]), pad_id=1)
+    encoder = FlatEncoder(tiny(FLAT["bert"], of=AutoModel), pad_id=1)
     encoder.hidden(texts())
     assert torch.get_num_threads() == NUM_THREADS
 

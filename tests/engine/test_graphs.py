@@ -5,22 +5,13 @@ number of Python in them stays what it was, as in a CUDA graph.
 """
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 
 import pytest
 import torch
+from tests.tiny_models import FAMILIES, tiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-)
 
 from servemu_engine.base import Sampling
 from servemu_engine.cache import Segment
@@ -30,35 +21,13 @@ from servemu_engine.scheduler import Scheduler
 from servemu_engine.sequence import Sequence as EngineSequence
 from servemu_engine.slots import Capacity
 
-ENDS = {"eos_token_id": None, "bos_token_id": None, "pad_token_id": None}
-SHAPE = {
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 1024,
-    **ENDS,
-}
-FAMILIES: dict[str, PretrainedConfig] = {
-    "llama": LlamaConfig(**SHAPE),
-    "mistral with sliding window": MistralConfig(**SHAPE, sliding_window=16),
-    "gemma2 with capped scores": Gemma2Config(
-        **SHAPE, head_dim=16, sliding_window=16, attn_logit_softcapping=5.0
-    ),
-    "gpt2": GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=1024, **ENDS),
-}
-
-
-def tiny(family: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(deepcopy(FAMILIES[family]))
-    model.eval().requires_grad_(False)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(4)  # so that greedy does not repeat one token
-    return model
+CACHED = (
+    "llama",
+    "mistral with sliding window",
+    "gemma2 with capped scores",
+    "gpt2 with learned positions",
+)
+"""One of each kind of attention."""
 
 
 class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is, here
@@ -129,7 +98,7 @@ class Device:
 
     def __init__(self, family: str, capacity: Capacity, recorder: Recorder | None = None) -> None:
         captures = None if recorder is None else recorder.captures
-        self._runner = Runner(tiny(family), num_threads=1, captures=captures)
+        self._runner = Runner(tiny(FAMILIES[family]), num_threads=1, captures=captures)
         self._runner.check()
         self._scheduler = Scheduler(capacity, prefill_chunk=64)
         self.asked: list[EngineSequence] = []
@@ -180,7 +149,7 @@ def both(
     return anew.answers, replayed.answers, recorder
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CACHED)
 def test_replayed_steps_give_the_tokens_of_steps_run_anew(family: str) -> None:
     def script(device: Device) -> None:
         device.add(*prompts_of(5, 1, 40, 17, 30))

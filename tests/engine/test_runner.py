@@ -1,26 +1,13 @@
 """One flat forward over the slot cache, for the attention variants of the usual model families."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from tests.greedy import answers
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    Gemma2Config,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    Phi3Config,
-    PretrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
-)
+from tests.tiny_models import FAMILIES, tiny
+from transformers import BloomConfig
 from transformers.pytorch_utils import Conv1D
 
 from servemu_engine.errors import LoadFailed
@@ -29,43 +16,17 @@ from servemu_engine.runner import Runner
 from servemu_engine.scheduler import Scheduler
 from servemu_engine.slots import Capacity
 
-ENDS = {"eos_token_id": None, "bos_token_id": None, "pad_token_id": None}
-SHAPE = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 512,
-    **ENDS,
-}
-GROUPED = {**SHAPE, "num_key_value_heads": 2}
-FAMILIES = {
-    "llama": LlamaConfig(**GROUPED),
-    "qwen2 with biases": Qwen2Config(**GROUPED),
-    "qwen2 with half of the layers sliding": Qwen2Config(
-        **GROUPED, use_sliding_window=True, sliding_window=16, max_window_layers=1
-    ),
-    "qwen3 with normed queries": Qwen3Config(**GROUPED, head_dim=16),
-    "mistral with sliding window": MistralConfig(**GROUPED, sliding_window=16),
-    "gemma2 with capped scores": Gemma2Config(
-        **GROUPED, head_dim=16, sliding_window=16, attn_logit_softcapping=5.0
-    ),
-    "phi3 with fused projections": Phi3Config(**GROUPED),
-    "gpt-neox with partial rotation": GPTNeoXConfig(**SHAPE),
-    "gpt2 with learned positions": GPT2Config(
-        vocab_size=300, n_embd=64, n_layer=2, n_head=4, n_positions=512, **ENDS
-    ),
-}
-
-
-def tiny(config: PretrainedConfig) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(deepcopy(config)).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.mul_(4)  # so that greedy does not repeat one token
-    return model
+GENERATED = (
+    "llama",
+    "qwen2 with biases",
+    "qwen2 with half of the layers sliding",
+    "qwen3 with normed queries",
+    "mistral with sliding window",
+    "gemma2 with capped scores",
+    "phi3 with fused projections",
+    "gpt-neox with partial rotation",
+    "gpt2 with learned positions",
+)
 
 
 def generate(runner: Runner, prompts: Sequence[Sequence[int]], num_tokens: int) -> list[list[int]]:
@@ -74,7 +35,7 @@ def generate(runner: Runner, prompts: Sequence[Sequence[int]], num_tokens: int) 
     return answers(runner, scheduler, prompts, num_tokens)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", GENERATED)
 def test_mixed_batch_gives_what_generate_gives(family: str) -> None:
     model = tiny(FAMILIES[family])
     prompts = [torch.randint(3, 300, (length,)).tolist() for length in (5, 1, 40, 17)]

@@ -6,7 +6,7 @@ accelerate's hooks, which move what a layer is given, run here too when all devi
 import pytest
 import torch
 from accelerate import dispatch_model
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from tests.tiny_models import FAMILIES, tiny
 
 from servemu_engine.attention import slot_attention
 from servemu_engine.base import Sampling
@@ -17,21 +17,6 @@ from servemu_engine.sequence import Sequence
 from servemu_engine.slots import Reshape
 
 CPU = torch.device("cpu")
-
-
-def tiny() -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        eos_token_id=None,
-        bos_token_id=None,
-    )
-    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
 
 
 def first_tokens(runner: Runner) -> list[int]:
@@ -45,9 +30,9 @@ def first_tokens(runner: Runner) -> list[int]:
 
 
 def test_model_under_the_hooks_of_accelerate_gives_the_same_tokens() -> None:
-    alone = Runner(tiny())
+    alone = Runner(tiny(FAMILIES["llama"]))
     alone.check()
-    model = tiny()
+    model = tiny(FAMILIES["llama"])
     names = ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm")
     places = dict.fromkeys((*names, "model.rotary_emb", "lm_head"), "cpu")
     spread = Runner(dispatch_model(model, places, main_device="cpu", force_hooks=True))
@@ -69,14 +54,14 @@ def test_layout_is_moved_to_each_device_once() -> None:
 
 
 def test_layers_are_counted_by_the_device_of_their_keys() -> None:
-    runner = Runner(tiny())
+    runner = Runner(tiny(FAMILIES["llama"]))
     runner.check()
     assert runner.kv_layers == {"cpu": 2}
 
 
 def test_largest_step_needs_room_for_its_activations_and_logits() -> None:
-    runner = Runner(tiny())
-    assert runner.step_bytes(100, 8) == 100 * (8 * 32 + 3 * 64) * 4 + 8 * 300 * 16
+    runner = Runner(tiny(FAMILIES["llama"]))
+    assert runner.step_bytes(100, 8) == 100 * (8 * 64 + 3 * 128) * 4 + 8 * 300 * 16
 
 
 @pytest.mark.parametrize("start", [0, 7], ids=["from its beginning", "from the middle"])
