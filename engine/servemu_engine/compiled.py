@@ -53,13 +53,13 @@ class _Step(ctypes.Structure):
 
 
 class PanelCache:
-    """Keys as [slots, kv heads, length / panel, head size, panel] a layer, values as [slots, kv
-    heads, length, padded head size]. What no token was written to is never read."""
+    """Keys as [layers, slots, kv heads, length / panel, head size, panel], values as [layers,
+    slots, kv heads, length, padded head size]. What no token was written to is never read."""
 
     def __init__(self, weights: CompiledWeights, panel: int) -> None:
         self._weights = weights
         self._panel = panel
-        self._stores: list[tuple[Tensor, Tensor]] = []
+        self._stores: tuple[Tensor, Tensor] | None = None
         self.length = 0
         """Of a slot, in tokens: whole panels."""
 
@@ -74,22 +74,23 @@ class PanelCache:
         """New slots, with what the old ones hold."""
         model, old = self._weights.model, self._stores
         self.length = self._weights.padded(change.length)
-        slots = (change.num_slots, model.kv_heads)
+        slots = (model.num_layers, change.num_slots, model.kv_heads)
         keys = (*slots, self.length // self._panel, model.head_size, self._panel)
         values = (*slots, self.length, self._weights.padded(model.head_size))
-        self._stores = [(torch.empty(keys), torch.empty(values)) for _ in self._weights.layers]
-        for layer, stores in zip(self._weights.layers, self._stores, strict=True):
-            layer.keys, layer.values = (store.data_ptr() for store in stores)
-        moves = list(zip(change.sources, change.lengths, strict=True))
-        for before, after in zip(old, self._stores, strict=bool(old)):
-            for slot, (source, count) in enumerate(moves):
+        self._stores = new = torch.empty(keys), torch.empty(values)
+        for layer, of_keys, of_values in zip(self._weights.layers, *new, strict=True):
+            layer.keys, layer.values = of_keys.data_ptr(), of_values.data_ptr()
+        if old is not None:
+            for slot, (source, count) in enumerate(
+                zip(change.sources, change.lengths, strict=True)
+            ):
                 if source >= 0:
-                    self._move((before, source), (after, slot), count)
+                    self._move((old, source), (new, slot), count)
 
     def copy(self, copy: Copy) -> None:
         """One slot begins like another."""
-        for stores in self._stores:
-            self._move((stores, copy.source), (stores, copy.target), copy.count)
+        assert self._stores is not None
+        self._move((self._stores, copy.source), (self._stores, copy.target), copy.count)
 
     def _move(
         self,
@@ -99,7 +100,7 @@ class PanelCache:
     ) -> None:
         panels = -(-count // self._panel)
         for old, new, part in zip(source[0], target[0], (panels, count), strict=True):
-            new[target[1], :, :part] = old[source[1], :, :part]
+            new[:, target[1], :, :part] = old[:, source[1], :, :part]
 
 
 class CompiledRunner:
