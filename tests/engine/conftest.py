@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.remote_servers import TerseServer, terse_server
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -72,3 +73,9 @@ def byte_llama(
         return folder
 
     return make
+
+
+@pytest.fixture
+def terse() -> Iterator[TerseServer]:
+    with terse_server() as server:
+        yield server

@@ -11,16 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+from tests.generated import chunks_of, text_of
 
-from servemu_engine.base import (
-    Chunk,
-    GenerateRequest,
-    JsonAnswer,
-    Message,
-    Sampling,
-    Tool,
-    ToolUse,
-)
+from servemu_engine.base import Chunk, GenerateRequest, JsonAnswer, Message, Sampling, Tool, ToolUse
 from servemu_engine.errors import InvalidPrompt
 from servemu_engine.grammar import lark_of
 from servemu_engine.json_schema import Bounds
@@ -95,15 +88,6 @@ def engine(byte_llama: Callable[..., Path]) -> Iterator[LocalEngine]:
     engine.close()
 
 
-async def chunks_of(engine: LocalEngine | SyntheticEngine, request: GenerateRequest) -> list[Chunk]:
-    async with engine.submit(engine.prepare(request)) as generation:
-        return [chunk async for chunk in generation]
-
-
-def text_in(chunks: list[Chunk]) -> str:
-    return "".join(chunk.text for chunk in chunks)
-
-
 def call_in(chunks: list[Chunk]) -> tuple[str, str, Any]:
     """Id, name and arguments of the only call, which must have come as a stream may have it."""
     deltas = [delta for chunk in chunks for delta in chunk.tool_calls]
@@ -126,7 +110,7 @@ async def test_two_hundred_random_schemas_are_all_kept(
     answers = await asyncio.gather(*(answer(schema) for schema in schemas))
     for schema, chunks in zip(schemas, answers, strict=True):
         assert chunks[-1].finish_reason == "stop"
-        jsonschema.validate(json.loads(text_in(chunks)), schema)
+        jsonschema.validate(json.loads(text_of(chunks)), schema)
 
 
 async def test_synthetic_answers_keep_two_hundred_random_schemas() -> None:
@@ -135,7 +119,7 @@ async def test_synthetic_answers_keep_two_hundred_random_schemas() -> None:
         schema = random_schema(random.Random(seed))
         chunks = await chunks_of(engine, GenerateRequest(ASK, json_answer=JsonAnswer(schema)))
         assert chunks[-1].finish_reason == "stop"
-        jsonschema.validate(json.loads(text_in(chunks)), schema)
+        jsonschema.validate(json.loads(text_of(chunks)), schema)
 
 
 @pytest.mark.parametrize("schema", [None, {"type": "object"}, {"type": "array"}, {}])
@@ -144,7 +128,7 @@ async def test_schema_that_leaves_all_open_still_ends(
 ) -> None:
     chunks = await chunks_of(engine, GenerateRequest(ASK, json_answer=JsonAnswer(schema)))
     assert chunks[-1].finish_reason == "stop"
-    jsonschema.validate(json.loads(text_in(chunks)), schema or {"type": "object"})
+    jsonschema.validate(json.loads(text_of(chunks)), schema or {"type": "object"})
 
 
 async def test_max_tokens_cut_the_json(engine: LocalEngine) -> None:
@@ -152,7 +136,7 @@ async def test_max_tokens_cut_the_json(engine: LocalEngine) -> None:
         ASK, sampling=Sampling(max_tokens=5), json_answer=JsonAnswer({"const": "abcdefghij"})
     )
     chunks = await chunks_of(engine, request)
-    assert (text_in(chunks), chunks[-1].finish_reason) == ('"abcd', "length")
+    assert (text_of(chunks), chunks[-1].finish_reason) == ('"abcd', "length")
 
 
 @pytest.mark.parametrize("name", ["", "now"])
@@ -166,7 +150,7 @@ async def test_required_call_has_arguments_of_the_schema(engine: LocalEngine, na
         assert called in ({name} if name else {"get_weather", "now"})
         tool = WEATHER if called == "get_weather" else CLOCK
         jsonschema.validate(arguments, dict(tool.parameters))
-        assert (text_in(chunks), chunks[-1].finish_reason) == ("", "tool_calls")
+        assert (text_of(chunks), chunks[-1].finish_reason) == ("", "tool_calls")
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
@@ -174,7 +158,7 @@ async def test_text_is_free_where_no_call_is_required(engine: LocalEngine, choic
     sampling = Sampling(max_tokens=30)
     use = ToolUse((WEATHER,), choice)
     chunks = await chunks_of(engine, GenerateRequest(ASK, sampling=sampling, tool_use=use))
-    assert text_in(chunks)
+    assert text_of(chunks)
     assert chunks[-1].finish_reason in ("stop", "length")
     assert not any(chunk.tool_calls for chunk in chunks)
 
@@ -188,7 +172,7 @@ async def test_synthetic_call_result_and_answer() -> None:
     jsonschema.validate(arguments, dict(WEATHER.parameters))
     result = Message("tool", "sunny", tool_call_id="c")
     after = await chunks_of(engine, GenerateRequest((*ASK, result), tool_use=use))
-    assert text_in(after)
+    assert text_of(after)
     assert after[-1].finish_reason == "stop"
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.generated import chunks_of, text_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from servemu_engine.base import Chunk, GenerateRequest, Message, Sampling
+from servemu_engine.base import GenerateRequest, Message, Sampling
 from servemu_engine.errors import InvalidPrompt, LoadFailed
 from servemu_engine.remote import RemoteEngine, RemoteServer
 
@@ -100,18 +101,9 @@ async def started(foreign: Foreign, model: str | None = None) -> AsyncIterator[R
         engine.close()
 
 
-async def run(engine: RemoteEngine, request: GenerateRequest = GREEDY) -> list[Chunk]:
-    async with engine.submit(engine.prepare(request)) as generation:
-        return [chunk async for chunk in generation]
-
-
-def text_of(chunks: list[Chunk], index: int = 0) -> str:
-    return "".join(chunk.text for chunk in chunks if chunk.index == index)
-
-
 async def test_answer_comes_in_pieces_with_the_servers_counts(foreign: Foreign) -> None:
     async with started(foreign) as engine:
-        chunks = await run(engine)
+        chunks = await chunks_of(engine, GREEDY)
     assert len(chunks) > 2
     assert sum(chunk.num_tokens for chunk in chunks) == 12
     assert (chunks[-1].finish_reason, chunks[-1].num_prompt_tokens) == ("length", PROMPT_TOKENS)
@@ -119,17 +111,17 @@ async def test_answer_comes_in_pieces_with_the_servers_counts(foreign: Foreign) 
 
 async def test_several_answers_are_asked_for_one_by_one(foreign: Foreign) -> None:
     async with started(foreign) as engine:
-        chunks = await run(engine, replace(GREEDY, n=2))
+        chunks = await chunks_of(engine, replace(GREEDY, n=2))
     assert text_of(chunks, 0) == text_of(chunks, 1) != ""
     assert [c.index for c in chunks if c.finish_reason] == [0, 1]
 
 
 async def test_text_ends_before_its_stop_string(foreign: Foreign) -> None:
     async with started(foreign) as engine:
-        whole = text_of(await run(engine))
+        whole = text_of(await chunks_of(engine, GREEDY))
         stop = whole[3:5]
         sampling = Sampling(temperature=0, max_tokens=12, stop=(stop,))
-        cut = await run(engine, replace(GREEDY, sampling=sampling))
+        cut = await chunks_of(engine, replace(GREEDY, sampling=sampling))
     assert (text_of(cut), cut[-1].finish_reason) == (whole[: whole.index(stop)], "stop")
 
 
@@ -138,13 +130,13 @@ async def test_reader_that_leaves_does_not_hold_up_the_next(foreign: Foreign) ->
     async with started(foreign) as engine:
         async with engine.submit(engine.prepare(endless)) as generation:
             assert (await anext(generation)).num_tokens == 1
-        assert sum(chunk.num_tokens for chunk in await run(engine)) == 12
+        assert sum(chunk.num_tokens for chunk in await chunks_of(engine, GREEDY)) == 12
 
 
 async def test_refusal_is_told_in_its_own_words(foreign: Foreign) -> None:
     async with started(foreign, "another") as engine:
         with pytest.raises(InvalidPrompt, match="^Server is pinned to .*; requested 'another'"):
-            await run(engine)
+            await chunks_of(engine, GREEDY)
 
 
 def test_model_must_be_named_where_none_is_listed(foreign: Foreign) -> None:

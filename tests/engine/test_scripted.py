@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from tests.generated import text_of
 
 from servemu_engine.base import Chunk, GenerateRequest, PreparedRequest, Sampling, ToolCall
 from servemu_engine.scripted import Script, scripted
@@ -20,10 +21,6 @@ def prepared(max_tokens: int = 100, n: int = 1, **sampling: object) -> PreparedR
 
 async def said(script: Script, asked: PreparedRequest) -> list[Chunk]:
     return [chunk async for chunk in scripted(asked, script)]
-
-
-def text_of(chunks: list[Chunk]) -> str:
-    return "".join(chunk.text for chunk in chunks)
 
 
 def calls_of(chunks: list[Chunk]) -> list[tuple[int, str, str, str]]:
@@ -100,4 +97,4 @@ async def test_empty_script_answers_nothing() -> None:
 async def test_each_of_n_answers_says_the_script() -> None:
     chunks = await said(Script(TEXT), prepared(n=2))
     for index in range(2):
-        assert text_of([c for c in chunks if c.index == index]) == TEXT
+        assert text_of(chunks, index) == TEXT

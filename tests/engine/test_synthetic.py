@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.generated import chunks_of, text_of
 
 from servemu_engine.base import (
     Chunk,
@@ -32,14 +33,6 @@ GREEDY = GenerateRequest(messages=QUESTION, sampling=Sampling(temperature=0))
 @pytest.fixture
 def engine() -> SyntheticEngine:
     return SyntheticEngine("echo")
-
-
-async def run(engine: SyntheticEngine, request: GenerateRequest) -> list[Chunk]:
-    return [chunk async for chunk in engine.submit(engine.prepare(request))]
-
-
-def text_of(chunks: list[Chunk], index: int = 0) -> str:
-    return "".join(chunk.text for chunk in chunks if chunk.index == index)
 
 
 def with_sampling(**changes: object) -> GenerateRequest:
@@ -142,19 +135,19 @@ def test_played_context_longer_than_own_keeps_the_newest_tokens() -> None:
 
 
 async def test_reply_is_english_about_the_question(engine: SyntheticEngine) -> None:
-    text = text_of(await run(engine, GREEDY))
+    text = text_of(await chunks_of(engine, GREEDY))
     assert "lighthouses flash night" in text
     assert text[0].isupper() and text.endswith(".")
 
 
 async def test_reply_read_back_as_a_prompt_counts_the_same_tokens(engine: SyntheticEngine) -> None:
-    chunks = await run(engine, GREEDY)
+    chunks = await chunks_of(engine, GREEDY)
     assert pieces(text_of(chunks)) == [chunk.text for chunk in chunks]
 
 
 async def test_greedy_text_is_the_same_in_another_engine(engine: SyntheticEngine) -> None:
     again = SyntheticEngine("echo")
-    assert await run(engine, GREEDY) == await run(again, GREEDY)
+    assert await chunks_of(engine, GREEDY) == await chunks_of(again, GREEDY)
 
 
 async def test_greedy_text_is_the_same_in_another_process(engine: SyntheticEngine) -> None:
@@ -170,7 +163,7 @@ async def test_greedy_text_is_the_same_in_another_process(engine: SyntheticEngin
         "print(asyncio.run(main()), end='')\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == text_of(await run(engine, GREEDY))
+    assert ran.stdout == text_of(await chunks_of(engine, GREEDY))
 
 
 @pytest.mark.parametrize(
@@ -184,49 +177,49 @@ async def test_greedy_text_is_the_same_in_another_process(engine: SyntheticEngin
 async def test_another_prompt_gets_another_text(
     engine: SyntheticEngine, other: GenerateRequest
 ) -> None:
-    assert text_of(await run(engine, GREEDY)) != text_of(await run(engine, other))
+    assert text_of(await chunks_of(engine, GREEDY)) != text_of(await chunks_of(engine, other))
 
 
 async def test_same_seed_gives_the_same_text(engine: SyntheticEngine) -> None:
-    first = await run(engine, with_sampling(temperature=1.0, seed=7))
-    assert first == await run(engine, with_sampling(temperature=1.0, seed=7))
-    assert first != await run(engine, with_sampling(temperature=1.0, seed=8))
+    first = await chunks_of(engine, with_sampling(temperature=1.0, seed=7))
+    assert first == await chunks_of(engine, with_sampling(temperature=1.0, seed=7))
+    assert first != await chunks_of(engine, with_sampling(temperature=1.0, seed=8))
 
 
 async def test_same_request_gives_the_same_text_at_any_temperature(engine: SyntheticEngine) -> None:
     request = with_sampling(temperature=1.0)
-    first = await run(engine, request)
-    assert first == await run(SyntheticEngine("echo"), request)
-    assert first != await run(engine, GREEDY)
+    first = await chunks_of(engine, request)
+    assert first == await chunks_of(SyntheticEngine("echo"), request)
+    assert first != await chunks_of(engine, GREEDY)
 
 
 async def test_reply_that_ends_by_itself_stops(engine: SyntheticEngine) -> None:
-    chunks = await run(engine, GREEDY)
+    chunks = await chunks_of(engine, GREEDY)
     assert [c.finish_reason for c in chunks] == [None] * (len(chunks) - 1) + ["stop"]
     assert all(c.num_tokens == 1 for c in chunks)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 10])
 async def test_max_tokens_ends_with_length(engine: SyntheticEngine, max_tokens: int) -> None:
-    chunks = await run(engine, with_sampling(max_tokens=max_tokens))
+    chunks = await chunks_of(engine, with_sampling(max_tokens=max_tokens))
     assert [c.num_tokens for c in chunks] == [1] * max_tokens
     assert chunks[-1].finish_reason == "length"
-    assert text_of(await run(engine, GREEDY)).startswith(text_of(chunks))
+    assert text_of(await chunks_of(engine, GREEDY)).startswith(text_of(chunks))
 
 
 async def test_max_tokens_zero_answers_nothing(engine: SyntheticEngine) -> None:
-    assert await run(engine, with_sampling(max_tokens=0)) == [Chunk(0, "", 0, (), "length")]
+    assert await chunks_of(engine, with_sampling(max_tokens=0)) == [Chunk(0, "", 0, (), "length")]
 
 
 async def test_replies_without_own_end_run_to_max_tokens() -> None:
     engine = SyntheticEngine("echo", replies=Replies(mean_tokens=None))
-    chunks = await run(engine, with_sampling(max_tokens=5000))
+    chunks = await chunks_of(engine, with_sampling(max_tokens=5000))
     assert (len(chunks), chunks[-1].finish_reason) == (5000, "length")
 
 
 async def test_chunks_of_several_tokens_carry_the_same_text(engine: SyntheticEngine) -> None:
     by_four = SyntheticEngine("echo", replies=Replies(tokens_per_chunk=4))
-    ones, fours = await run(engine, GREEDY), await run(by_four, GREEDY)
+    ones, fours = await chunks_of(engine, GREEDY), await chunks_of(by_four, GREEDY)
     assert text_of(ones) == text_of(fours)
     assert {c.num_tokens for c in fours[:-1]} == {4}
     assert sum(c.num_tokens for c in fours) == len(ones)
@@ -236,31 +229,31 @@ async def test_chunks_of_several_tokens_carry_the_same_text(engine: SyntheticEng
 async def test_stop_string_across_tokens_cuts_the_text_before_it(
     engine: SyntheticEngine, size: int
 ) -> None:
-    whole = text_of(await run(engine, GREEDY))
+    whole = text_of(await chunks_of(engine, GREEDY))
     stop = whole[20 : 20 + size]
     expected = whole[: whole.index(stop)]
-    chunks = await run(engine, with_sampling(stop=("never seen", stop)))
+    chunks = await chunks_of(engine, with_sampling(stop=("never seen", stop)))
     assert (text_of(chunks), chunks[-1].finish_reason) == (expected, "stop")
 
 
 async def test_earliest_of_stop_strings_in_one_token_wins(engine: SyntheticEngine) -> None:
-    whole = text_of(await run(engine, GREEDY))
-    chunks = await run(engine, with_sampling(stop=("hou", "ghthou")))
+    whole = text_of(await chunks_of(engine, GREEDY))
+    chunks = await chunks_of(engine, with_sampling(stop=("hou", "ghthou")))
     assert text_of(chunks) == whole[: whole.index("ghthou")]
 
 
 async def test_text_held_back_for_a_stop_string_is_given_at_the_end(
     engine: SyntheticEngine,
 ) -> None:
-    whole = text_of(await run(engine, GREEDY))
-    chunks = await run(engine, with_sampling(stop=(whole[-5:] + "!",)))
+    whole = text_of(await chunks_of(engine, GREEDY))
+    chunks = await chunks_of(engine, with_sampling(stop=(whole[-5:] + "!",)))
     assert text_of(chunks) == whole
-    assert sum(c.num_tokens for c in chunks) == len(await run(engine, GREEDY))
+    assert sum(c.num_tokens for c in chunks) == len(await chunks_of(engine, GREEDY))
 
 
 async def test_n_answers_come_in_turns_and_each_ends_once(engine: SyntheticEngine) -> None:
     request = replace(with_sampling(temperature=1.0, seed=1), n=3)
-    chunks = await run(engine, request)
+    chunks = await chunks_of(engine, request)
     assert [c.index for c in chunks[:6]] == [0, 1, 2, 0, 1, 2]
     assert sorted(c.index for c in chunks if c.finish_reason) == [0, 1, 2]
     assert len({text_of(chunks, index) for index in range(3)}) == 3
@@ -268,21 +261,23 @@ async def test_n_answers_come_in_turns_and_each_ends_once(engine: SyntheticEngin
 
 async def test_first_of_n_answers_is_the_only_answer_of_one(engine: SyntheticEngine) -> None:
     one = with_sampling(temperature=1.0, seed=1)
-    assert text_of(await run(engine, replace(one, n=2))) == text_of(await run(engine, one))
+    assert text_of(await chunks_of(engine, replace(one, n=2))) == text_of(
+        await chunks_of(engine, one)
+    )
 
 
 async def test_logprobs_are_absent_unless_asked(engine: SyntheticEngine) -> None:
-    assert all(chunk.logprobs == () for chunk in await run(engine, GREEDY))
+    assert all(chunk.logprobs == () for chunk in await chunks_of(engine, GREEDY))
 
 
 async def test_logprobs_do_not_change_the_text(engine: SyntheticEngine) -> None:
-    with_them = await run(engine, with_sampling(logprobs=True, top_logprobs=3))
-    assert [c.text for c in with_them] == [c.text for c in await run(engine, GREEDY)]
+    with_them = await chunks_of(engine, with_sampling(logprobs=True, top_logprobs=3))
+    assert [c.text for c in with_them] == [c.text for c in await chunks_of(engine, GREEDY)]
 
 
 @pytest.mark.parametrize("num_top", [0, 1, 5, 20])
 async def test_logprobs_are_a_valid_distribution(engine: SyntheticEngine, num_top: int) -> None:
-    chunks = await run(engine, with_sampling(logprobs=True, top_logprobs=num_top))
+    chunks = await chunks_of(engine, with_sampling(logprobs=True, top_logprobs=num_top))
     for chunk in chunks:
         (token,) = chunk.logprobs
         chances = [math.exp(t.logprob) for t in token.top]
