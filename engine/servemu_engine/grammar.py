@@ -12,7 +12,7 @@ from llguidance import LLMatcher, LLTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from servemu_engine.base import GenerateRequest, JsonSchema, Tool
-from servemu_engine.errors import InvalidPrompt
+from servemu_engine.errors import AnswerFailed, InvalidPrompt
 from servemu_engine.json_schema import ANY_OBJECT, DEFAULT_BOUNDS, Bounds, finite
 from servemu_engine.tools import ARGUMENTS, CALL_BEGIN, CALL_END, TAG, usable
 
@@ -76,8 +76,11 @@ class GrammarState:
         return self._matcher.compute_bitmask()
 
     def take(self, token: int) -> None:
-        """The token that came."""
+        """The token that came. Raises `AnswerFailed` where the grammar has become too much for
+        llguidance: it then admits the end alone, wherever the answer is."""
         self._matcher.consume_token(token)
+        if self._matcher.is_error():
+            raise AnswerFailed(f"its grammar broke: {self._matcher.get_error().splitlines()[0]}")
 
 
 class Grammars:

@@ -5,6 +5,7 @@ service's subset has no keyword that bounds them (facts/data_plane §2.4), so ev
 here: it validates against the schema that was given, and it ends.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ _LARGEST_INTEGER = 2**53 - 1
 _LARGEST_NUMBER = 1e9
 _SMALLEST_STEP = 1e-6
 _OPEN_KEY = "^[A-Za-z_]{1,24}$"
+_OF_OBJECTS = frozenset(("properties", "required", "additionalProperties"))
 _SCALARS = ("string", "integer", "number", "boolean", "null")
 
 
@@ -45,10 +47,10 @@ def finite(schema: JsonSchema, bounds: Bounds = DEFAULT_BOUNDS) -> Json:
     Objects with `properties` get no others. Keywords outside of the subset are dropped: the wire
     refuses them before.
     """
-    if "const" in schema:
-        return {"const": schema["const"]}
     if "enum" in schema:
-        return {"enum": _admitted(schema)}
+        return {"enum": _admitted(schema, schema["enum"])}
+    if "const" in schema:
+        return {"const": _admitted(schema, [schema["const"]])[0]}
     kinds = types_of(schema)
     if kinds is None:
         return _anything(bounds, bounds.open_depth)
@@ -57,13 +59,14 @@ def finite(schema: JsonSchema, bounds: Bounds = DEFAULT_BOUNDS) -> Json:
 
 
 def types_of(schema: JsonSchema) -> Sequence[str] | None:
-    """The types a value may have; None: any. `properties` without a type mean an object."""
+    """The types a value may have; None: any. Words about properties without a type mean an object:
+    any other value would do, but no model asks for that."""
     kind = schema.get("type")
     if isinstance(kind, str):
         return (kind,)
     if isinstance(kind, list):
         return tuple(str(one) for one in kind)
-    if "properties" in schema:
+    if not _OF_OBJECTS.isdisjoint(schema):
         return ("object",)
     return ("array",) if "items" in schema else None
 
@@ -135,13 +138,42 @@ def _anything(bounds: Bounds, depth: int) -> Json:
     return {"anyOf": choices}
 
 
-def _admitted(schema: JsonSchema) -> list[Any]:
-    """The values of `enum` that have the type. Raises `InvalidPrompt`."""
-    kinds = types_of({"type": schema["type"]} if "type" in schema else {})
-    values = [v for v in schema["enum"] if kinds is None or any(_is_a(v, kind) for kind in kinds)]
-    if not values:
-        raise InvalidPrompt("Invalid JSON schema - no value of the enum has the type")
-    return values
+def _admitted(schema: JsonSchema, values: Sequence[Any]) -> list[Any]:
+    """Those of `values` that the rest of the schema admits. Raises `InvalidPrompt`."""
+    admitted = [value for value in values if _admits(schema, value)]
+    if not admitted:
+        keyword = "enum" if "enum" in schema else "const"
+        raise InvalidPrompt(f"Invalid JSON schema - no value of the {keyword} has the type")
+    return admitted
+
+
+def _admits(schema: JsonSchema, value: object) -> bool:
+    """By the subset's own words (facts/data_plane §2.4)."""
+    kinds = types_of({"type": schema["type"]}) if "type" in schema else None
+    if kinds is not None and not any(_is_a(value, kind) for kind in kinds):
+        return False
+    if "enum" in schema and not any(_is_alike(value, one) for one in schema["enum"]):
+        return False
+    if "const" in schema and not _is_alike(value, schema["const"]):
+        return False
+    if isinstance(value, list):
+        return all(_admits(schema.get("items", {}), item) for item in value)
+    return not isinstance(value, dict) or _admits_object(schema, value)
+
+
+def _admits_object(schema: JsonSchema, value: Mapping[str, object]) -> bool:
+    properties = schema.get("properties", {})
+    is_closed = schema.get("additionalProperties") is False
+    return (
+        value.keys() >= set(schema.get("required", ()))
+        and not (is_closed and value.keys() - properties.keys())
+        and all(_admits(one, value[name]) for name, one in properties.items() if name in value)
+    )
+
+
+def _is_alike(one: object, other: object) -> bool:
+    """As JSON has it: true is not 1."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _is_a(value: object, kind: str) -> bool:

@@ -13,7 +13,7 @@ class Constraint(Protocol):
         """One bit a token, the lowest first."""
 
     def take(self, token: int) -> None:
-        """The token that came."""
+        """The token that came. Raises `AnswerFailed` where it cannot go on."""
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,7 @@ import torch
 from tests.generated import chunks_of, text_of
 
 from servemu_engine.base import Chunk, GenerateRequest, JsonAnswer, Message, Sampling, Tool, ToolUse
-from servemu_engine.errors import InvalidPrompt
+from servemu_engine.errors import AnswerFailed, InvalidPrompt
 from servemu_engine.grammar import lark_of
 from servemu_engine.json_schema import Bounds
 from servemu_engine.local import LocalEngine, LocalOptions
@@ -176,11 +176,55 @@ async def test_synthetic_call_result_and_answer() -> None:
     assert after[-1].finish_reason == "stop"
 
 
-async def test_schema_that_admits_nothing_is_refused(engine: LocalEngine) -> None:
-    nothing = JsonAnswer({"type": "string", "enum": [1]})
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"type": "string", "enum": [1]}, "enum"),
+        ({"type": "string", "const": 1}, "const"),
+        ({"const": 1, "enum": [True, 2]}, "enum"),
+        ({"type": "object", "required": ["a"], "enum": [{"b": 1}]}, "enum"),
+        ({"properties": {"a": {"type": "null"}}, "const": {"a": 1}}, "const"),
+        ({"additionalProperties": False, "const": {"a": 1}}, "const"),
+        ({"items": {"type": "null"}, "const": [None, 1]}, "const"),
+    ],
+)
+async def test_schema_that_admits_nothing_is_refused(
+    engine: LocalEngine, schema: dict[str, Any], keyword: str
+) -> None:
     for one in (engine, SyntheticEngine("m")):
-        with pytest.raises(InvalidPrompt, match="no value of the enum has the type"):
-            one.prepare(GenerateRequest(ASK, json_answer=nothing))
+        with pytest.raises(InvalidPrompt, match=f"no value of the {keyword} has the type"):
+            one.prepare(GenerateRequest(ASK, json_answer=JsonAnswer(schema)))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"required": ["a"]},
+        {"additionalProperties": False},
+        {"items": {"type": "boolean"}},
+        {"enum": [1, 2, {"a": 1}], "const": 2},
+        {"type": "object", "required": ["a"], "enum": [{}, {"a": None}]},
+    ],
+)
+async def test_schema_without_a_type_is_kept(engine: LocalEngine, schema: dict[str, Any]) -> None:
+    for one in (engine, SyntheticEngine("m")):
+        chunks = await chunks_of(one, GenerateRequest(ASK, json_answer=JsonAnswer(schema)))
+        assert chunks[-1].finish_reason == "stop"
+        jsonschema.validate(json.loads(text_of(chunks)), schema)
+
+
+async def test_answer_whose_grammar_breaks_fails_alone(engine: LocalEngine) -> None:
+    """llguidance gives up on a value of a million characters once the answer is in it, and then
+    admits the end alone: what was said until there is no JSON."""
+    endless = GenerateRequest(ASK, json_answer=JsonAnswer({"const": "y" * 1_000_000}))
+    short = GenerateRequest(ASK, json_answer=JsonAnswer({"const": "y"}))
+
+    async def failing() -> None:
+        with pytest.raises(AnswerFailed, match="its grammar broke: lexer error"):
+            await chunks_of(engine, endless)
+
+    _, chunks = await asyncio.gather(failing(), chunks_of(engine, short))
+    assert json.loads(text_of(chunks)) == "y"
 
 
 def test_drawing_under_a_mask_is_exact_and_its_logprob_the_models_own() -> None:

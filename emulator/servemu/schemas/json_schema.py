@@ -1,5 +1,6 @@
 """The JSON schemas that structured answers and tools may have (facts/data_plane §2.4, §2.5)."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,11 +10,14 @@ MAX_DEPTH = 16
 """Of schemas inside schemas: ours, nothing is known of a limit."""
 MAX_VALUES = 1000
 """Of an enum: ours too."""
+MAX_CHARACTERS = 20_000
+"""Of all names and fixed values. Ours: more would hold up every step of the model, for all."""
 
 UNSUPPORTED = (
     *("pattern", "anyOf", "oneOf", "allOf", "prefixItems", "$ref"),
     *("not", "if", "then", "else", "patternProperties", "propertyNames", "dependentRequired"),
-    *("dependentSchemas", "contains", "unevaluatedProperties", "unevaluatedItems"),
+    *("dependentSchemas", "dependencies", "contains", "unevaluatedProperties"),
+    *("unevaluatedItems", "$dynamicRef", "$recursiveRef"),
 )
 """The first six are DOC; the others, which no answer here could keep either, a GUESS."""
 _NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
@@ -27,6 +31,8 @@ UNSUPPORTED_BY_TYPE: Mapping[str, tuple[str, ...]] = {
     "null": (),
 }
 """`minimum` and `maxItems` are LIVE, the others a GUESS by analogy."""
+_UNSUPPORTED_UNTYPED = tuple(word for words in UNSUPPORTED_BY_TYPE.values() for word in words)
+"""Where no type is said, they would hold for some of the values: GUESS."""
 
 
 def invalid(reason: str) -> BadRequest:
@@ -42,12 +48,16 @@ def check_schema(schema: Mapping[str, Any], max_keys: int, *, subset: bool = Tru
     A key is a property at any depth, named or only required; how the service counts, and its text,
     are a GUESS.
     """
-    keys = sum(
-        len({*one.get("properties", ()), *one.get("required", ())})
-        for one in _checked(schema, 1, subset)
-    )
-    if keys > max_keys:
-        raise invalid(f"the schema has {keys} keys, at most {max_keys} are supported")
+    num_keys = num_characters = 0
+    for one in _checked(schema, 1, subset):
+        names = {*one.get("properties", ()), *one.get("required", ())}
+        fixed = [*one.get("enum", ()), one.get("const", "")]
+        num_keys += len(names)
+        num_characters += sum(map(len, names)) + len(json.dumps(fixed, ensure_ascii=False))
+    if num_keys > max_keys:
+        raise invalid(f"the schema has {num_keys} keys, at most {max_keys} are supported")
+    if num_characters > MAX_CHARACTERS:
+        raise invalid(f"its names and values have more than {MAX_CHARACTERS} characters")
 
 
 def _checked(schema: object, depth: int, subset: bool) -> Iterator[Mapping[str, Any]]:
@@ -68,6 +78,9 @@ def _checked(schema: object, depth: int, subset: bool) -> Iterator[Mapping[str, 
 
 def _check_subset(schema: Mapping[str, Any]) -> None:
     for keyword in UNSUPPORTED:
+        if keyword in schema:
+            raise invalid(f'the "{keyword}" keyword is not supported')
+    for keyword in () if "type" in schema else _UNSUPPORTED_UNTYPED:
         if keyword in schema:
             raise invalid(f'the "{keyword}" keyword is not supported')
     for kind in _types(schema):

@@ -182,6 +182,14 @@ def test_json_object_is_an_object(
         ),
         ({"items": True}, "a schema must be an object"),
         ({"enum": []}, 'the "enum" keyword must be a list of 1 to 1000 values'),
+        ({"minimum": 3}, 'the "minimum" keyword is not supported'),
+        ({"items": {}, "maxItems": 3}, 'the "maxItems" keyword is not supported'),
+        ({"enum": ["x" * 20_000]}, "its names and values have more than 20000 characters"),
+        ({"const": ["x" * 20_000]}, "its names and values have more than 20000 characters"),
+        (
+            _object(**{"x" * 20_000: {"type": "null"}}),
+            "its names and values have more than 20000 characters",
+        ),
     ],
 )
 def test_schema_outside_of_the_subset_is_a_400(
