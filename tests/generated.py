@@ -13,3 +13,7 @@ async def chunks_of(engine: Engine, request: GenerateRequest) -> list[Chunk]:
 def text_of(chunks: Sequence[Chunk], index: int = 0) -> str:
     """Of one of `n` answers."""
     return "".join(chunk.text for chunk in chunks if chunk.index == index)
+
+
+async def answer_of(engine: Engine, request: GenerateRequest) -> str:
+    return text_of(await chunks_of(engine, request))

@@ -4,16 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import torch
 from tests.generated import chunks_of, text_of
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from servemu_engine.base import GenerateRequest, Message, Sampling
 from servemu_engine.errors import InvalidPrompt, LoadFailed
@@ -39,34 +37,13 @@ class Foreign:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    byte_llama: Callable[..., Path], byte_tokenizer: Callable[..., PreTrainedTokenizerFast]
+) -> Path:
     """Random weights that never end by themselves; every byte is a token."""
-    folder = tmp_path_factory.mktemp("foreign") / "tiny"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {word: n for n, word in enumerate(["<|im_start|>", "<|im_end|>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        chat_template=TEMPLATE,
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    special = ("<|im_start|>", "<|im_end|>")
+    tokenizer = byte_tokenizer(vocab_size=258, special=special, template=TEMPLATE)
+    return byte_llama("foreign", 0, tokenizer, max_position_embeddings=4096)
 
 
 @pytest.fixture(scope="module")

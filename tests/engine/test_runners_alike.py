@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+from tests.generated import answer_of
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from servemu_engine.base import GenerateRequest, JsonAnswer, Sampling
@@ -120,17 +121,13 @@ def raw(prompt: str, **sampling: Any) -> GenerateRequest:
     return GenerateRequest(prompt=prompt, use_chat_template=False, sampling=drawn)
 
 
-async def text_of(engine: LocalEngine, request: GenerateRequest) -> str:
-    return await read(engine.submit(engine.prepare(request)))
-
-
 async def read(generation: LocalGeneration) -> str:
     async with generation:
         return "".join([chunk.text async for chunk in generation])
 
 
 async def texts_of(engine: LocalEngine, *prompts: str) -> list[str]:
-    return await asyncio.gather(*(text_of(engine, raw(prompt)) for prompt in prompts))
+    return await asyncio.gather(*(answer_of(engine, raw(prompt)) for prompt in prompts))
 
 
 async def test_greedy_alone_and_in_a_full_batch_is_what_generate_gives(
@@ -140,7 +137,7 @@ async def test_greedy_alone_and_in_a_full_batch_is_what_generate_gives(
     assert [(await texts_of(engine, prompt))[0] for prompt in PROMPTS] == [
         expected[prompt] for prompt in PROMPTS
     ]
-    sampled = [text_of(engine, raw(prompt, temperature=2, seed=1)) for prompt in PROMPTS]
+    sampled = [answer_of(engine, raw(prompt, temperature=2, seed=1)) for prompt in PROMPTS]
     texts, *_ = await asyncio.gather(texts_of(engine, *PROMPTS), *sampled)
     assert texts == [expected[prompt] for prompt in PROMPTS]
     assert {1, len(PROMPTS)} <= {len(step.decode) for step, _ in steps}
@@ -191,7 +188,7 @@ async def test_json_answer_validates_beside_free_ones(
         prompt="json", sampling=Sampling(seed=3), json_answer=JsonAnswer(schema)
     )
     text, *free = await asyncio.gather(
-        text_of(engine, asked), *(text_of(engine, raw(prompt)) for prompt in PROMPTS)
+        answer_of(engine, asked), *(answer_of(engine, raw(prompt)) for prompt in PROMPTS)
     )
     jsonschema.validate(json.loads(text), schema)
     assert free == [expected[prompt] for prompt in PROMPTS]
@@ -219,7 +216,7 @@ async def test_answer_without_numbers_fails_alone_and_leaves_a_clean_slot(
     wrong = "bad " * 20 + BROKEN
     asked = [wrong, PROMPTS[1], wrong, PROMPTS[2], PROMPTS[3]]
     texts = await asyncio.gather(
-        *(text_of(engine, raw(prompt)) for prompt in asked), return_exceptions=True
+        *(answer_of(engine, raw(prompt)) for prompt in asked), return_exceptions=True
     )
     assert [text for text in texts if isinstance(text, str)] == [
         expected[prompt] for prompt in asked if prompt != wrong
