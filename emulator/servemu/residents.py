@@ -8,6 +8,7 @@ from typing import Any
 
 from servemu.catalog import CatalogModel
 from servemu.clock import Clock
+from servemu.loads import Loads
 from servemu_engine.base import Embedder, Engine
 from servemu_engine.errors import LoadFailed
 
@@ -42,7 +43,11 @@ class Residents:
     `load` may be called from any thread; the same model is loaded once.
     """
 
-    def __init__(self, build: Build, clock: Clock, bounds: Bounds) -> None:
+    def __init__(
+        self, build: Build, clock: Clock, bounds: Bounds, loads: Loads | None = None
+    ) -> None:
+        self.loads = loads or Loads()
+        """What `build` and `start` tell, and pulls."""
         self._build = build
         self._clock = clock
         self._bounds = bounds
@@ -64,17 +69,21 @@ class Residents:
         with self._lock:
             loading = self._loading.setdefault(name, threading.Lock())
         with loading:
-            engine = self.find(model)
-            if engine is not None:
-                return engine
-            engine = self._build(model)
-            self._make_room(name, engine.info.num_bytes)  # by its files, before they are read
-            engine.start()
             try:
-                self._make_room(name, engine.info.num_bytes, engine)
-            except LoadFailed:
-                engine.close()
-                raise
+                return self.find(model) or self._start(model)
+            finally:
+                self.loads.end(name)
+
+    def _start(self, model: CatalogModel) -> Engine | Embedder:
+        name = model.family.stand_in
+        engine = self._build(model)
+        self._make_room(name, engine.info.num_bytes)  # by its files, before they are read
+        engine.start()
+        try:
+            self._make_room(name, engine.info.num_bytes, engine)
+        except LoadFailed:
+            engine.close()
+            raise
         return engine
 
     @contextmanager

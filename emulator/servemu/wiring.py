@@ -3,6 +3,7 @@
 import threading
 from functools import partial
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from servemu.attic import Attic
 from servemu.catalog import CatalogModel, load_catalog
@@ -17,6 +18,7 @@ from servemu.lifecycle.deployments import Deployments
 from servemu.lifecycle.reconciler import Reconciler
 from servemu.lifecycle.routing import Engines, TrafficRouter
 from servemu.lifecycle.timeline import Timeline
+from servemu.loads import Loads
 from servemu.machine import Machine
 from servemu.metering import Meter
 from servemu.oauth import AccessTokens
@@ -37,11 +39,17 @@ from servemu_engine.pyfunc import PyfuncEngine
 from servemu_state.database import open_database
 from servemu_state.records import ServedEntity
 
+if TYPE_CHECKING:
+    from servemu_engine.weight_sources import Progress
 
-def build_world(settings: Settings, clock: Clock, build: Build | None = None) -> World:
+
+def build_world(
+    settings: Settings, clock: Clock, build: Build | None = None, loads: Loads | None = None
+) -> World:
     """Open the database and put everything together; nothing runs yet.
 
-    `build` replaces the engines the settings choose. Raises `StateError`, `CatalogInvalid`.
+    `build` replaces the engines the settings choose; `loads` shows how far models are. Raises
+    `StateError`, `CatalogInvalid`.
     """
     catalog = load_catalog(settings.catalog)
     db = open_database(settings.database)
@@ -50,10 +58,12 @@ def build_world(settings: Settings, clock: Clock, build: Build | None = None) ->
     lookup = ModelLookup(catalog, db, files)
     workspaces = Workspaces(db, clock)
     faults = Faults(db, workspaces.now, settings.faults)
+    loads = loads or Loads()
     residents = Residents(
-        with_pyfunc(build or engine_builder(settings)),
+        with_pyfunc(build or engine_builder(settings, loads)),
         clock,
         Bounds(settings.max_resident_models, settings.max_resident_bytes, settings.request_timeout),
+        loads,
     )
 
     replies = Replies(db, settings.replies)
@@ -125,15 +135,20 @@ def with_pyfunc(build: Build) -> Build:
     return chosen
 
 
-def engine_builder(settings: Settings) -> Build:
+def engine_builder(settings: Settings, loads: Loads) -> Build:
     """What plays a model, as `--engine` says. What needs torch is imported here, late."""
     if settings.engine == "synthetic":
-        from servemu_engine.synthetic import SyntheticEngine
-
-        return lambda model: SyntheticEngine(model.family.stand_in)
+        return synthetic_engine
     if settings.engine == "remote":
         return lambda model: remote_engine(model, settings)
-    return lambda model: local_engine(model, settings)
+    return lambda model: local_engine(model, settings, loads.progress(model.family.stand_in))
+
+
+def synthetic_engine(model: CatalogModel) -> Engine:
+    """An engine without weights."""
+    from servemu_engine.synthetic import SyntheticEngine  # the first model may be long to come
+
+    return SyntheticEngine(model.family.stand_in)
 
 
 def remote_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
@@ -161,7 +176,9 @@ def warm_up() -> threading.Thread:
     return thread
 
 
-def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
+def local_engine(
+    model: CatalogModel, settings: Settings, progress: "Progress"
+) -> Engine | Embedder:
     """An engine on real weights. Raises `LoadFailed` when they cannot be had."""
     from servemu_engine.weights import ModelStore
 
@@ -169,7 +186,8 @@ def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
     if model.folder is not None:
         folder = serving_folder(model.folder)
     else:
-        folder = ModelStore(settings.model_store.expanduser()).ensure(name)
+        folder = ModelStore(settings.model_store.expanduser()).ensure(name, progress)
+    progress("import", 0, None)
     if model.task == "llm/v1/embeddings":
         from servemu_engine.embeddings import EmbedderOptions, LocalEmbedder
 
@@ -177,7 +195,7 @@ def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
             name = f"{name} ({model.family.model_type})"
         compiled = settings.model_store.expanduser() / ".compiled"
         return LocalEmbedder(
-            folder, name, EmbedderOptions(settings.dtype, settings.device, compiled)
+            folder, name, EmbedderOptions(settings.dtype, settings.device, compiled, progress)
         )
     from servemu_engine.local import LocalEngine, LocalOptions
 
@@ -190,5 +208,6 @@ def local_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
         kv_bytes=settings.max_kv_bytes,
         runner=settings.runner,
         compiled=settings.model_store.expanduser() / ".compiled",
+        progress=progress,
     )
     return LocalEngine(folder, name, options)

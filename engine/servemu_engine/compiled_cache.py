@@ -25,6 +25,10 @@ from servemu_engine.compiled_files import from_elsewhere, outdated
 from servemu_engine.compiled_packing import PackedModel, Sizes
 from servemu_engine.errors import LoadFailed
 from servemu_engine.loading import ModelFacts
+from servemu_engine.weight_sources import Progress, no_progress
+
+Kept = tuple[PackedModel, ModelFacts]
+"""What a file holds."""
 
 _DTYPES = {
     "F32": torch.float32,
@@ -35,6 +39,8 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _POPULATE_READ = 22
 """MADV_POPULATE_READ of Linux."""
+_PIECE = 128 << 20
+"""Bytes of a file that are read without a word, in which no other thread of Python runs."""
 _ABANDONED = 3600
 """Seconds after which a half-written file is nobody's."""
 
@@ -43,12 +49,13 @@ class PackedFileBroken(LoadFailed):
     """It is not what was written: made again, by whoever finds it."""
 
 
-def write_packed(file: Path, packed: PackedModel, facts: ModelFacts, model: Path) -> None:
+def write_packed(file: Path, kept: Kept, model: Path, progress: Progress = no_progress) -> None:
     """Whole or not at all; older ones of the same model go, and those of folders that are gone.
     Raises `OSError`.
 
     `model`: the folder that it was packed from; its files decide who may read this one.
     """
+    packed, facts = kept
     file.parent.mkdir(parents=True, exist_ok=True)
     said = {
         "sizes": asdict(packed.sizes),
@@ -64,6 +71,7 @@ def write_packed(file: Path, packed: PackedModel, facts: ModelFacts, model: Path
         try:
             written.write(header)
             for _, tensor in tensors:
+                progress("keep", written.tell() - len(header), packed.num_bytes)
                 written.write(_memory(tensor))
             written.flush()
             data = _mapped(written.fileno(), written.tell())[len(header) :]
@@ -79,7 +87,7 @@ def write_packed(file: Path, packed: PackedModel, facts: ModelFacts, model: Path
         old.unlink(missing_ok=True)
 
 
-def read_packed(file: Path) -> tuple[PackedModel, ModelFacts]:
+def read_packed(file: Path, progress: Progress = no_progress) -> Kept:
     """Mapped, not copied. Raises `OSError`, such as `FileNotFoundError`, `PackedFileBroken`."""
     try:
         with file.open("rb", buffering=0) as opened:
@@ -87,7 +95,7 @@ def read_packed(file: Path) -> tuple[PackedModel, ModelFacts]:
             begin, end = opened.tell(), max(e["data_offsets"][1] for e in header.values())
             if size != begin + end:
                 raise PackedFileBroken(f"{file.name} has {size} bytes, not {begin + end}")
-            data = _mapped(opened.fileno(), size)[begin:]
+            data = _mapped(opened.fileno(), size, progress)[begin:]
         if told["sum"] != f"{_sum(data):020}":
             raise PackedFileBroken(f"{file.name} holds other bytes than were written")
         tensors = {name: _tensor(data, entry) for name, entry in header.items()}
@@ -138,12 +146,14 @@ def _tensor(data: Tensor, entry: dict[str, list[int]]) -> Tensor:
     return data[begin:end].view(_DTYPES[str(entry["dtype"])]).view(entry["shape"])
 
 
-def _mapped(file: int, size: int) -> Tensor:
+def _mapped(file: int, size: int, progress: Progress = no_progress) -> Tensor:
     """[bytes]. A page of it is the system's own until it is written to, which nobody does."""
     private = {"prot": mmap.PROT_READ | mmap.PROT_WRITE, "flags": mmap.MAP_PRIVATE}
     pages = mmap.mmap(file, size, **private)
     with suppress(OSError):  # before Linux 5.14 pages come one by one
-        pages.madvise(_POPULATE_READ)
+        for begin in range(0, size, _PIECE):
+            progress("map", begin, size)
+            pages.madvise(_POPULATE_READ, begin, min(_PIECE, size - begin))
     return torch.frombuffer(pages, dtype=torch.uint8)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from servemu_engine.compiled_check import reference_logits
 from servemu_engine.compiling import NotCompiled
+from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,7 +100,12 @@ class _Mlp(Protocol):
 
 
 @torch.no_grad()
-def pack(model: "PreTrainedModel", panel: int, precision: Precision | None = None) -> PackedModel:
+def pack(
+    model: "PreTrainedModel",
+    panel: int,
+    precision: Precision | None = None,
+    progress: Progress = no_progress,
+) -> PackedModel:
     """A copy, but for the embeddings, which are shared. `precision` None: the model's own. Raises
     `NotCompiled`."""
     check_supported(model)
@@ -108,6 +114,7 @@ def pack(model: "PreTrainedModel", panel: int, precision: Precision | None = Non
         sizes = replace(sizes, precision=precision)
     packing = _Packing(sizes)
     for number, block in enumerate(model.model.layers):
+        progress("pack", number, sizes.num_layers)
         packing.add_layer(str(number), block)
     packing.add_matrix("head", [model.lm_head])
     packing.add_vector("norm_last", model.model.norm.weight)

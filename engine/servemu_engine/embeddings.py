@@ -26,6 +26,7 @@ from servemu_engine.pooling import (
     read_pooling,
     read_window,
 )
+from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +70,8 @@ class EmbedderOptions:
     device: str = "auto"
     compiled: Path | None = None
     """Folder of compiled libraries; None: beside the model's."""
+    progress: Progress = no_progress
+    """Told how far `start` is."""
 
 
 class LocalEmbedder:
@@ -217,12 +220,13 @@ class LocalEmbedder:
             job.future.set_result(vectors)
 
 
-def _pack(loaded: LoadedModel, libraries: Path, dtype: str) -> str:
+def _pack(loaded: LoadedModel, libraries: Path, options: EmbedderOptions) -> str:
     """What the weights are then: as of `loaded`, or int16."""
     from servemu_engine.packed import has_integers, pack_linears, packing  # imports torch
 
     if loaded.device == "cpu":
-        pack_linears(loaded.model, packing(libraries, "int16" if dtype == "int16" else None))
+        pack = packing(libraries, "int16" if options.dtype == "int16" else None)
+        pack_linears(loaded.model, pack, options.progress)
     return "int16" if has_integers(loaded.model) else loaded.dtype
 
 
@@ -249,9 +253,12 @@ class _Encoder:
 
     def __init__(self, folder: Path, name: str, options: EmbedderOptions) -> None:
         self._pooling = read_pooling(folder, name)
-        self.loaded: LoadedModel = load_encoder(folder, dtype=options.dtype, device=options.device)
+        options.progress("import", 0, None)
+        self.loaded: LoadedModel = load_encoder(
+            folder, dtype=options.dtype, device=options.device, progress=options.progress
+        )
         libraries = options.compiled or folder.parent / ".compiled"
-        self.dtype = _pack(self.loaded, libraries, options.dtype)
+        self.dtype = _pack(self.loaded, libraries, options)
         self._pad_id = int(self.loaded.tokenizer.pad_token_id or 0)
         self._flat = _flat(self.loaded, self._pad_id)
         self._tokenising = threading.Lock()

@@ -1,21 +1,23 @@
 """A local folder onto a device: the only file that calls `from_pretrained`."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from servemu_engine.devices import choose_devices, free_on_gpus, max_memory_of
 from servemu_engine.errors import LoadFailed
 from servemu_engine.manifest import memory_of
 from servemu_engine.model_folder import check_folder, read_json
+from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+T = TypeVar("T")
 _DTYPES = ("float32", "bfloat16", "float16", "int16")
 _UNBOUNDED = 10**9
 """Tokenizers without a limit of their own say `model_max_length` = 10**30."""
@@ -66,7 +68,13 @@ def load_causal_lm(folder: Path, *, dtype: str = "auto", device: str = "auto") -
     return _load(folder, AutoModelForCausalLM, placement(folder, dtype, device))
 
 
-def load_encoder(folder: Path, *, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+def load_encoder(
+    folder: Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    progress: Progress = no_progress,
+) -> LoadedModel:
     """Load a text encoder (no head) from a safetensors folder. Raises `LoadFailed`.
 
     `dtype` and `device` as in `load_causal_lm`. A pooler the weights lack is left untrained: the
@@ -75,7 +83,7 @@ def load_encoder(folder: Path, *, dtype: str = "auto", device: str = "auto") -> 
     check_folder(folder)
     from transformers import AutoModel
 
-    return _load(folder, AutoModel, placement(folder, dtype, device))
+    return _load(folder, AutoModel, placement(folder, dtype, device), progress)
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
@@ -134,11 +142,13 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         return _read_tokenizer(folder)
 
 
-def load_model(folder: Path, where: Placement) -> "PreTrainedModel":
+def load_model(
+    folder: Path, where: Placement, progress: Progress = no_progress
+) -> "PreTrainedModel":
     """A text generator in evaluation mode, from a folder that was checked. Raises `LoadFailed`."""
     from transformers import AutoModelForCausalLM
 
-    return _load_model(folder, AutoModelForCausalLM, where)
+    return _load_model(folder, AutoModelForCausalLM, where, progress)
 
 
 def facts_of(model: "PreTrainedModel") -> ModelFacts:
@@ -171,9 +181,11 @@ def num_bytes(model: "torch.nn.Module") -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _load(folder: Path, auto_class: type, where: Placement) -> LoadedModel:
+def _load(
+    folder: Path, auto_class: type, where: Placement, progress: Progress = no_progress
+) -> LoadedModel:
     tokenizer = load_tokenizer(folder)
-    model = _load_model(folder, auto_class, where)
+    model = _load_model(folder, auto_class, where, progress)
     return LoadedModel(
         model,
         tokenizer,
@@ -185,11 +197,13 @@ def _load(folder: Path, auto_class: type, where: Placement) -> LoadedModel:
     )
 
 
-def _load_model(folder: Path, auto_class: type, where: Placement) -> "PreTrainedModel":
+def _load_model(
+    folder: Path, auto_class: type, where: Placement, progress: Progress = no_progress
+) -> "PreTrainedModel":
     import torch
 
     try:
-        with _border(folder), _silent_transformers():
+        with _border(folder), _silent_transformers(), _tensors_told(progress):
             dtype = getattr(torch, where.dtype)
             if "," in where.device:
                 model = _read_model(folder, auto_class, dtype=dtype, **_spread())
@@ -277,6 +291,33 @@ def _read_model(folder: Path, auto_class: type, **chosen: object) -> "PreTrained
             f"{type(model).__name__} needs, first {missing[0]!r}"
         )
     return model
+
+
+@contextmanager
+def _tensors_told(progress: Progress) -> Iterator[None]:
+    """How many tensors of the model that this thread loads were read: transformers counts them with
+    bars, and lets others make those. Within `_silent_transformers`: one at a time."""
+    from transformers.utils import logging
+
+    loading = threading.get_ident()
+
+    def bar(make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> object:
+        if threading.get_ident() != loading or options.get("desc") != "Loading weights":
+            return make(*args, **options)
+        return _counted(args[0], progress)
+
+    before = logging.set_tqdm_hook(bar)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
+
+
+def _counted(items: Collection[T], progress: Progress) -> Iterator[T]:
+    for done, item in enumerate(items):
+        progress("read", done, len(items))
+        yield item
+    progress("read", len(items), len(items))
 
 
 def _positions(model: "PreTrainedModel") -> int | None:

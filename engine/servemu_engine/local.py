@@ -31,6 +31,7 @@ from servemu_engine.starting import Started, start_model
 from servemu_engine.stopping import AnswerText, StopRules
 from servemu_engine.tools import ToolCallText, usable
 from servemu_engine.vocabulary import Vocabulary
+from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,6 +73,8 @@ class LocalOptions:
     any model."""
     compiled: Path | None = None
     """Folder of compiled libraries; None: beside the model's."""
+    progress: Progress = no_progress
+    """Told how far `start` is."""
     now: Callable[[], float] = time.monotonic
     draw_seed: Callable[[], int] = lambda: secrets.randbits(63)
     """Seed of a request that names none."""
@@ -162,7 +165,12 @@ class LocalEngine:
         compiled = options.compiled or self._folder.parent / FOLDER
         precision: Precision | None = "int16" if options.dtype == "int16" else None
         return RunnerOptions(
-            options.runner, compiled, options.num_threads, precision, options.cuda_graphs
+            options.runner,
+            compiled,
+            options.num_threads,
+            precision,
+            options.cuda_graphs,
+            options.progress,
         )
 
     def _kv_bytes(self, runner: CheckedRunner) -> int:

@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from servemu_engine.compiled_linear import CompiledLinear, LinearLibrary
 from servemu_engine.compiled_packing import Precision
 from servemu_engine.compiling import NotCompiled
+from servemu_engine.weight_sources import Progress, no_progress
 
 Pack = Callable[[Tensor, Tensor | None], nn.Module]
 """A layer from weights [outputs, inputs] and bias. May raise AttributeError, NotImplementedError or
@@ -98,10 +99,14 @@ def packing(libraries: Path, precision: Precision | None = None) -> Pack:
         return PackedLinear
 
 
-def pack_linears(model: nn.Module, pack: Pack = PackedLinear) -> int:
+def pack_linears(
+    model: nn.Module, pack: Pack = PackedLinear, progress: Progress = no_progress
+) -> int:
     """Replace the linear layers of `model`; how many. A tied embedding keeps its own copy."""
     count = 0
-    for parent in list(model.modules()):
+    parents = list(model.modules())
+    for number, parent in enumerate(parents):
+        progress("pack", number, len(parents))
         for names in _groups(parent):
             layers = [parent.get_submodule(name) for name in names]
             packed = _packed(layers, pack)

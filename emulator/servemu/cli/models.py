@@ -1,7 +1,5 @@
 """`servemu models`: what is in memory and in the store, what comes into it and what goes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,11 +17,12 @@ from servemu.cli.connection import (
     show_json,
     show_table,
 )
+from servemu.cli.progress import shown
 
 if TYPE_CHECKING:
     from servemu.catalog import Catalog
     from servemu.settings import Settings
-    from servemu_engine.weights import ModelStore, Progress
+    from servemu_engine.weights import ModelStore
 
 app = typer.Typer(help="The small models that play the big ones.", no_args_is_help=True)
 
@@ -58,13 +57,20 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
     return (
         model["name"],
         model.get("source", "-"),
-        model["dtype"],
-        f"{model['size'] / 1e6:.0f} MB",
+        model.get("dtype", "-"),
+        f"{model['size'] / 1e6:.0f} MB" if "size" in model else "-",
         model.get("precision", "-"),
         model.get("runner") or "-",
         model.get("device", "-"),
-        "resident" if model.get("resident") else "",
+        "resident" if model.get("resident") else _how_far(model.get("loading")),
     )
+
+
+def _how_far(loading: dict[str, Any] | None) -> str:
+    if loading is None:
+        return ""
+    percent = f" {100 * loading['done'] // loading['total']} %" if loading["total"] else ""
+    return f"{loading['doing']}{percent}"
 
 
 @app.command()
@@ -91,7 +97,7 @@ def pull(
         raise typer.BadParameter("--name is for one source")
     for source in sources:
         try:
-            with progress_bar(name or source) as report:
+            with shown(name or source) as report:
                 stored = _store(settings.model_store).pull(source, name, report)
         except LoadFailed as error:
             raise failure(str(error), 2) from None
@@ -132,7 +138,7 @@ def fetch(settings: "Settings") -> None:
         if store.path(name) is not None:
             continue
         try:
-            with progress_bar(name) as report:
+            with shown(name) as report:
                 store.ensure(name, report)
         except LoadFailed as error:
             raise failure(str(error), 2) from None
@@ -142,29 +148,6 @@ def stand_ins(catalog: "Catalog") -> list[str]:
     """The models that play the catalogue's; custom models need no weights."""
     families = catalog.families.values()
     return sorted({family.stand_in for family in families if family.tasks != ("custom",)})
-
-
-@contextmanager
-def progress_bar(name: str) -> Iterator["Progress"]:
-    """A bar on stderr; call what it gives with (phase, done, total or None)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None)
-
-        def report(phase: str, done: int, total: int | None) -> None:
-            bar.update(task, description=f"{name}: {phase}", completed=done, total=total)
-
-        yield report
 
 
 @app.command()

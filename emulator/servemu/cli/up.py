@@ -61,7 +61,6 @@ def up(
         "remote_model": remote_model,
         "remote_key": remote_key,
     }
-    gc.disable()  # imports make no garbage, and looking for it is a fifth of the start
     settings = checked_settings(config, flags)
     if settings.engine == "local":
         _require_models(settings)
@@ -105,7 +104,9 @@ def _require_models(settings: "Settings") -> None:
 def _serve(settings: "Settings") -> None:
     from servemu.app import create_app
     from servemu.catalog import CatalogInvalid
+    from servemu.cli.progress import display
     from servemu.clock import PausedClock, SystemClock
+    from servemu.loads import Loads
     from servemu.server import Server, bind, url_of
     from servemu.wiring import build_world, warm_up
     from servemu_state.errors import StateError
@@ -116,10 +117,10 @@ def _serve(settings: "Settings") -> None:
         where = f"{settings.host}:{settings.port}"
         why = error.strerror if isinstance(error, OSError) else error
         raise failure(f"cannot listen on {where}: {why}", REFUSED) from None
-    with sock:
+    with sock, display() as show:
         try:
             clock = PausedClock() if settings.clock == "paused" else SystemClock()
-            world = build_world(settings, clock)
+            world = build_world(settings, clock, loads=Loads(show))
         except (StateError, CatalogInvalid) as error:
             raise failure(str(error), REFUSED) from None
         if settings.auth == "open" and settings.host not in ("127.0.0.1", "::1", "localhost"):

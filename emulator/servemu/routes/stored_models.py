@@ -32,12 +32,18 @@ async def pull(request: Request) -> Response:
     """Answers when the model is there, which may take minutes."""
     wanted = await read_body(request, Pull)
     world = world_of(request)
+    name = wanted.name or wanted.source
+    loads = world.residents.loads
     try:
-        stored = await asyncio.to_thread(store_of(world).pull, wanted.source, wanted.name)
+        stored = await asyncio.to_thread(
+            store_of(world).pull, wanted.source, wanted.name, loads.progress(name)
+        )
     except ModelNameTaken as error:
         raise StoredModelExists(str(error)) from error
     except LoadFailed as error:
         raise InvalidParameter(str(error)) from error
+    finally:
+        loads.end(name)
     return json_response(_find(describe(world), stored.name))
 
 
@@ -52,18 +58,22 @@ def store_of(world: World) -> ModelStore:
 
 def describe(world: World) -> dict[str, dict[str, Any]]:
     """By name, sorted. `dtype` and `size` are those of the files; of what is in memory,
-    `precision` is what it computes in and `memory` the bytes of its weights.
+    `precision` is what it computes in and `memory` the bytes of its weights. `loading`, of what is
+    being fetched or loaded: how far it is, in bytes, tensors or layers.
     """
+    loading = world.residents.loads.describe()
     resident = {model["name"]: model for model in world.residents.describe()}
     stored = {model.name: model for model in store_of(world).list()}
     shown: dict[str, dict[str, Any]] = {}
-    for name in sorted(resident.keys() | stored.keys()):
+    for name in sorted(resident.keys() | stored.keys() | loading.keys()):
         row = {"name": name, "resident": name in resident}
         loaded = resident.get(name, {})
         if loaded:
             row |= loaded | {"precision": loaded["dtype"], "memory": loaded["size"]}
         if name in stored:
             row |= render_stored(stored[name])
+        if name in loading:
+            row["loading"] = loading[name]
         shown[name] = row
     return shown
 

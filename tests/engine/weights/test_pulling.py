@@ -147,7 +147,14 @@ def test_gguf_becomes_a_float32_folder_that_loads(
 ) -> None:
     file, embeddings = tiny_gguf
     file = file.rename(file.with_name("small.gguf"))
-    stored = store.pull(str(file))
+    told: list[tuple[str, int, int | None]] = []
+    stored = store.pull(str(file), progress=lambda *step: told.append(step))
+    tensors = sum(phase == "convert" for phase, _, _ in told) - 1
+    assert told[: tensors + 1] == [
+        ("convert", 0, None),
+        *(("convert", done, tensors) for done in range(1, tensors + 1)),
+    ]
+    assert tensors > 1
     assert (stored.name, stored.source, stored.task) == ("small", f"gguf:{file}", "chat")
     loaded = load_causal_lm(stored.path, dtype="float32", device="cpu")
     assert np.array_equal(loaded.model.get_input_embeddings().weight.numpy(), embeddings)
