@@ -10,7 +10,7 @@ from openai import APIStatusError, OpenAI
 from openai.types.chat import ChatCompletionMessageFunctionToolCall
 from typer.testing import CliRunner, Result
 
-from servemu.cli import app
+from servemu.cli.commands import app
 from servemu.testing import Emulator
 
 Json = dict[str, Any]

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from servemu import __version__
-from servemu.cli import app
+from servemu.cli.commands import app
 from servemu.clock import PausedClock
 from servemu.settings import Settings
 from servemu.testing import Emulator, serve

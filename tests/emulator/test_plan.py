@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from servemu.catalog import load_catalog
-from servemu.cli import app
+from servemu.cli.commands import app
 from servemu.settings import Settings
 from servemu.throughput.planning import LogInvalid, candidates, plan, read_log
 from servemu.throughput.simulation import Arrival

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from servemu.cli import app
+from servemu.cli.commands import app
 from servemu.clock import PausedClock
 from servemu.scenarios.emulator import EmulatorGone
 from servemu.scenarios.files import ScenarioInvalid, parse, shipped

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from servemu.cli import app
+from servemu.cli.commands import app
 from servemu.clock import PausedClock
 from servemu.settings import Settings
 from servemu.testing import Emulator, serve

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from servemu.cli import app
+from servemu.cli.commands import app
 from servemu.testing import Emulator
 
 Json = dict[str, Any]

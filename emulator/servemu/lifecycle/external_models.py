@@ -4,11 +4,10 @@ There is no upstream here, so that a secret in plain text is checked for and the
 neither stored nor logged. All texts are a GUESS.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from servemu.errors import BadRequest, InvalidParameter
+from servemu.errors import InvalidParameter
 from servemu.schemas.external_models import CONFIG_OF, PLAINTEXT, ExternalModel, ProviderConfig
 
 REFERENCE = "{{{{secrets/serving-endpoint-secrets/{endpoint}-{entity}-{field}}}}}"
@@ -18,14 +17,6 @@ REFERENCE = "{{{{secrets/serving-endpoint-secrets/{endpoint}-{entity}-{field}}}}
 def default_name(model: ExternalModel) -> str:
     """The served entity's, when none was given (facts/control_plane §2.4)."""
     return model.name.replace(".", "-").replace(":", "-")
-
-
-def not_served(provider: str) -> BadRequest:
-    """What a query of an external model is answered: the shape is real (facts/data_plane §2.5)."""
-    why = "servemu serves no external models: it has no way to their provider."
-    error = {"error": {"message": why, "type": "not_emulated"}}
-    message = {"external_model_provider": provider, "external_model_error": error}
-    return BadRequest(json.dumps(message, separators=(",", ":")), {"X-Emulator-Why": why})
 
 
 def check_external_model(model: ExternalModel) -> None:

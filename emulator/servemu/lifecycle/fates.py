@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from servemu.schemas.effects import (
     BuildFailed,
@@ -46,7 +46,7 @@ SERVER_START_LIMITS: Mapping[str, timedelta] = {
 }
 """Until a model server that does not start is given up (§4); 120 min for the others."""
 
-_EFFECT: TypeAdapter[Effect] = TypeAdapter(Effect)
+_EFFECT: TypeAdapter[Effect] = TypeAdapter(Effect, config=ConfigDict(defer_build=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Which served entity answers a request, what runs it and which budget it draws on."""
 
 import asyncio
+import json
 from bisect import bisect
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,6 +12,7 @@ from servemu.catalog import CatalogModel
 from servemu.clock import Clock
 from servemu.dice import Dice
 from servemu.errors import (
+    BadRequest,
     EndpointNotReady,
     EndpointStopped,
     InvocationEndpointNotFound,
@@ -19,7 +21,6 @@ from servemu.errors import (
 )
 from servemu.lifecycle.budgets import Budgets
 from servemu.lifecycle.deployments import Deployments
-from servemu.lifecycle.external_models import not_served
 from servemu.lifecycle.kinds import is_external
 from servemu.lifecycle.scaling import Scaling
 from servemu.lifecycle.sleeping import is_scaled_to_zero
@@ -143,7 +144,7 @@ class TrafficRouter:
         if is_scaled_to_zero(entity):
             return endpoint
         if is_external(entity):
-            raise not_served(entity.settings["external_model"]["provider"])
+            raise _not_served(entity.settings["external_model"]["provider"])
         model = self._models.of(entity)
         if model is None:
             raise ModelServerUnavailable(f"Model '{entity.entity_name}' left the catalogue.")
@@ -188,3 +189,11 @@ class TrafficRouter:
         except LoadFailed as error:
             message = f"Model server failed to load the model. {error}"
             raise ModelServerUnavailable(message) from None
+
+
+def _not_served(provider: str) -> BadRequest:
+    """What a query of an external model is answered: the shape is real (facts/data_plane §2.5)."""
+    why = "servemu serves no external models: it has no way to their provider."
+    error = {"error": {"message": why, "type": "not_emulated"}}
+    message = {"external_model_provider": provider, "external_model_error": error}
+    return BadRequest(json.dumps(message, separators=(",", ":")), {"X-Emulator-Why": why})

@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 from servemu import __version__
 from servemu.openapi.document import envelope, operation_object
 from servemu.openapi.operations import OPERATIONS, Operation
+from servemu.routes.late import viewed
 
 Json = dict[str, Any]
 
@@ -33,7 +34,7 @@ def document(routes: Sequence[BaseRoute], host: str) -> Json:
 
 def _operation(route: Route, method: str, operation: Operation) -> Json:
     has_body = method in WITH_BODY and (bool(operation.takes) or not operation.answers)
-    summary = (route.endpoint.__doc__ or route.endpoint.__name__).partition("\n")[0]
+    summary = (viewed(route.endpoint).__doc__ or route.endpoint.__name__).partition("\n")[0]
     slug = re.sub(r"\W+", "_", route.path).strip("_")
     return {
         "operationId": f"{method.lower()}_{slug}",

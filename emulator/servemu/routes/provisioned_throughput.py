@@ -6,7 +6,8 @@ from starlette.responses import Response
 from servemu.catalog import optimization_info
 from servemu.lifecycle.configs import check_name, draft_config, draft_update
 from servemu.responses import json_response
-from servemu.routes.asking import answered, drafting_of, new_endpoint, own_name
+from servemu.routes.asking import answered, own_name
+from servemu.routes.drafting import drafting_of, new_endpoint
 from servemu.schemas.body import read_body
 from servemu.schemas.endpoints import CreateEndpoint
 from servemu.schemas.provisioned_throughput import CreatePtEndpoint, UpdatePtConfig

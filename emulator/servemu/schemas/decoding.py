@@ -56,7 +56,7 @@ class Body(BaseModel):
     Of the unknown fields the first is told of, however many there are.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

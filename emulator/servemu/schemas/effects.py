@@ -43,7 +43,7 @@ class Strict(BaseModel):
     """A misspelt field of a rule is a rule that never fires, so it is refused."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True, defer_build=True
     )
 
 

@@ -84,8 +84,8 @@ class Rule(Strict):
 
     id: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")
     preset: str | None = Field(None, description="The preset this rule came from.")
-    match: Match = Match()
-    when: When = When()
+    match: Match = Field(default_factory=Match)
+    when: When = Field(default_factory=When)
     phase: Phase = "request"
     effect: Annotated[Effect, Field(discriminator="type")]
     expires_in: Duration | None = None

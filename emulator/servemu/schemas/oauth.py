@@ -10,7 +10,7 @@ Action = Literal["query_inference_endpoint", "manage_inference_endpoint"]
 class AuthorizationDetail(BaseModel):
     """Right to one endpoint."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     type: Literal["workspace_permission"]
     object_type: Literal["serving-endpoints"]
@@ -23,7 +23,8 @@ class AuthorizationDetail(BaseModel):
 
 
 AUTHORIZATION_DETAILS = TypeAdapter(
-    Annotated[tuple[AuthorizationDetail, ...], Field(min_length=1, max_length=1)]
+    Annotated[tuple[AuthorizationDetail, ...], Field(min_length=1, max_length=1)],
+    config=ConfigDict(defer_build=True),
 )
 """A JSON array of one: a token is for one endpoint."""
 

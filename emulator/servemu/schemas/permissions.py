@@ -19,7 +19,7 @@ PERMISSION_LEVELS = {
 class AccessControlRequest(BaseModel):
     """One principal, and its level."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     user_name: str | None = None
     group_name: str | None = None
@@ -51,7 +51,7 @@ class AccessControlRequest(BaseModel):
 class AccessControlList(BaseModel):
     """The body of PUT and PATCH."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     access_control_list: tuple[AccessControlRequest, ...] = ()
 

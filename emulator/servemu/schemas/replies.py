@@ -90,7 +90,7 @@ class Reply(Strict):
     """What is answered to the requests that match; the first reply that does wins."""
 
     id: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
-    match: ReplyMatch = ReplyMatch()
+    match: ReplyMatch = Field(default_factory=ReplyMatch)
     times: int | None = Field(None, ge=1, description="None: every time.")
     error: ScriptedFailure | None = None
     tool_calls: tuple[ScriptedCall, ...] = Field((), max_length=32)

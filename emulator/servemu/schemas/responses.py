@@ -52,7 +52,9 @@ def _choice(value: Any) -> Any:
 class TextConfig(Body):
     """`text`: how the answer must look."""
 
-    format: Annotated[ResponseFormat, BeforeValidator(_nested)] = ResponseFormat()
+    format: Annotated[ResponseFormat, BeforeValidator(_nested)] = Field(
+        default_factory=ResponseFormat
+    )
     verbosity: Literal["low", "medium", "high"] | None = None
     """Taken; the stand-ins have no such switch."""
 
@@ -93,7 +95,7 @@ class ResponsesRequest(Body):
     top_p: float = Field(1.0, gt=0, le=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    text: TextConfig = TextConfig()
+    text: TextConfig = Field(default_factory=TextConfig)
     tools: Items[ResponseTool] = Field(default_factory=list)
     tool_choice: Annotated[ResponseToolChoice, BeforeValidator(_choice)] | None = None
     parallel_tool_calls: bool = True

@@ -23,7 +23,7 @@ NotNegative = Annotated[Int64, Field(ge=0)]
 class Wire(BaseModel):
     """A body, or a part of one."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
