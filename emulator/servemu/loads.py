@@ -31,7 +31,7 @@ class Stage:
     phase: "Phase"
     done: int
     total: int | None
-    """In what the phase counts: bytes, tensors, layers; None: not known."""
+    """In what the phase counts: bytes, tensors or their numbers; None: not known."""
 
     @property
     def percent(self) -> int | None:

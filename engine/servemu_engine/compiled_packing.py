@@ -4,6 +4,7 @@ import math
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import torch
@@ -113,15 +114,21 @@ def pack(
     if precision == "int16":
         sizes = replace(sizes, precision=precision)
     packing = _Packing(sizes)
+    parts = [*model.model.layers, model.lm_head]
+    numbers = list(accumulate(_num_numbers(part) for part in parts))
     for number, block in enumerate(model.model.layers):
-        progress("pack", number, sizes.num_layers)
         packing.add_layer(str(number), block)
+        progress("pack", numbers[number], numbers[-1])
     packing.add_matrix("head", [model.lm_head])
     packing.add_vector("norm_last", model.model.norm.weight)
     packing.add_vector("rotation", model.model.rotary_emb.inv_freq)
     packing.add_vector("reference", reference_logits(model))
     packing.tensors["embedding"] = model.get_input_embeddings().weight.detach()
     return PackedModel(sizes, packing.tensors)
+
+
+def _num_numbers(part: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in part.parameters())
 
 
 def _sizes(model: "PreTrainedModel", panel: int) -> Sizes:

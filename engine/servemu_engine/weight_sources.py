@@ -20,7 +20,7 @@ Phase = Literal[
     "waiting", "download", "copy", "convert", "check",
     "import", "read", "pack", "keep", "map", "try",
 ]  # fmt: skip
-"""Of a fetch: those of the first line. Of a load: libraries are imported; tensors read; layers
+"""Of a fetch: those of the first line. Of a load: libraries are imported; tensors read, and
 packed; what was packed is kept in a file, or mapped from one; a step is tried."""
 
 NEEDED_FILES = (
@@ -48,7 +48,7 @@ class WeightsUnavailable(LoadFailed):
 
 
 class Progress(Protocol):
-    """Told, from any thread, how far a fetch or a load is: in bytes, tensors or layers. `total` is
+    """Told, from any thread, how far a fetch or a load is: in bytes, tensors or numbers. `total` is
     None where it is not known."""
 
     def __call__(self, phase: Phase, done: int, total: int | None) -> None: ...

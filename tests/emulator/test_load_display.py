@@ -58,6 +58,16 @@ def test_bar_of_a_phase_of_unknown_length_tells_no_percent(terminal: Console) ->
     assert "%" not in line
 
 
+def test_time_runs_on_and_the_spinner_spins_after_a_phase_that_is_whole(terminal: Console) -> None:
+    bars = Bars(lambda: terminal)
+    for stage in (Stage("read", 3, 3), Stage("pack", 1, 3)):
+        bars("m", stage)
+    assert bars._bars is not None
+    assert not bars._bars.finished
+    assert bars._bars.tasks[0].finished_time is None
+    bars.close()
+
+
 def test_bars_end_with_the_last_model_and_give_the_cursor_back(terminal: Console) -> None:
     loads = Loads(Bars(lambda: terminal))
     loads.progress("a")("pack", 0, 2)

@@ -105,10 +105,11 @@ class Bars:
             self._bars = _new_bars(self._console())
             self._bars.start()
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=None, doing="")
+            self._tasks[name] = self._bars.add_task(name, total=None, doing=stage.words)
         number = self._tasks[name]
         task = next(task for task in self._bars.tasks if task.id == number)
-        task.total = stage.total  # `update` takes None for no change
+        # `update` takes None for no change, and what was finished once for finished.
+        task.total, task.finished_time = stage.total, None
         self._bars.update(number, doing=stage.words, completed=stage.done)
 
 

@@ -59,7 +59,7 @@ def store_of(world: World) -> ModelStore:
 def describe(world: World) -> dict[str, dict[str, Any]]:
     """By name, sorted. `dtype` and `size` are those of the files; of what is in memory,
     `precision` is what it computes in and `memory` the bytes of its weights. `loading`, of what is
-    being fetched or loaded: how far it is, in bytes, tensors or layers.
+    being fetched or loaded: how far it is, in what its phase counts.
     """
     loading = world.residents.loads.describe()
     resident = {model["name"]: model for model in world.residents.describe()}
