@@ -5,7 +5,6 @@ service's subset has no keyword that bounds them (facts/data_plane §2.4), so ev
 here: it validates against the schema that was given, and it ends.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +139,8 @@ def _anything(bounds: Bounds, depth: int) -> Json:
 
 def _admitted(schema: JsonSchema, values: Sequence[Any]) -> list[Any]:
     """Those of `values` that the rest of the schema admits. Raises `InvalidPrompt`."""
-    admitted = [value for value in values if _admits(schema, value)]
+    rest = {word: said for word, said in schema.items() if word != "enum"}
+    admitted = [value for value in values if _admits(rest, value)]
     if not admitted:
         keyword = "enum" if "enum" in schema else "const"
         raise InvalidPrompt(f"Invalid JSON schema - no value of the {keyword} has the type")
@@ -173,7 +173,7 @@ def _admits_object(schema: JsonSchema, value: Mapping[str, object]) -> bool:
 
 def _is_alike(one: object, other: object) -> bool:
     """As JSON has it: true is not 1."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return one == other and isinstance(one, bool) is isinstance(other, bool)
 
 
 def _is_a(value: object, kind: str) -> bool:
