@@ -11,6 +11,7 @@ from servemu_engine.devices import choose_devices, free_on_gpus, max_memory_of
 from servemu_engine.errors import LoadFailed
 from servemu_engine.manifest import memory_of
 from servemu_engine.model_folder import check_folder, read_json
+from servemu_engine.tokenizer_folder import tells_all
 from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt")
     if not any((folder / name).is_file() for name in files):
         raise LoadFailed(f"model {folder.name!r}: {folder} has no tokenizer.json")
-    if _is_plain(folder):
+    if tells_all(folder):
         from transformers import PreTrainedTokenizerFast as TokenizerClass
     else:
         from transformers import AutoTokenizer as TokenizerClass
@@ -251,21 +252,6 @@ def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         if (folder / "tokenizer.json").is_file():
             read_json(folder, "tokenizer.json")
         raise
-
-
-def _is_plain(folder: Path) -> bool:
-    """Whether `AutoTokenizer` would take the class of all that tokenizer.json tells whole: where it
-    certainly does, the seconds of importing it are saved. Not for those whose class it corrects
-    (Qwen2) or replaces (Mistral)."""
-    if not all((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
-        return False
-    config, own = read_json(folder, "config.json"), read_json(folder, "tokenizer_config.json")
-    return (
-        config.get("model_type") in ("llama", "qwen3")
-        and "model_name" not in config
-        and own.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
-        and "auto_map" not in own
-    )
 
 
 def _spread() -> dict[str, object]:
