@@ -34,6 +34,29 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
         yield running
 
 
+@pytest.fixture
+def skip_pauses(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Answers' pauses of so many seconds, or of two or three times as many, pass at once from here
+    on; the list answered fills with how many times each was.
+    """
+    clock = emulator.world.clock
+    sleep_until = clock.sleep_until
+
+    def skip_pauses(seconds: int) -> list[int]:
+        skipped: list[int] = []
+
+        async def leap(deadline: float) -> None:
+            if (times := round((deadline - clock.monotonic()) / seconds)) in (1, 2, 3):
+                skipped.append(times)
+            else:
+                await sleep_until(deadline)
+
+        monkeypatch.setattr(clock, "sleep_until", leap)
+        return skipped
+
+    return skip_pauses
+
+
 @pytest.fixture(scope="session")
 def connect() -> Callable[[str, str | None], httpx.Client]:
     """Makes a client of an emulator's URL, by default in a workspace that nobody else has."""

@@ -1,16 +1,24 @@
-"""A live emulator on real weights, and the real clients pointed at it."""
+"""Live emulators on real weights and on synthetic ones, and the real clients pointed at them."""
 
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from databricks.sdk import WorkspaceClient
-from openai import OpenAI
+from databricks.sdk.config import Config
+from openai import DefaultHttpxClient, OpenAI
+from tests.preset_clients import UP, Sleepless
 
 from servemu.settings import Settings
 from servemu.testing import Emulator, serve
+
+Json = dict[str, Any]
+FAULTS = "/_emulator/faults"
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +52,69 @@ def databricks(real: Emulator, token: str) -> WorkspaceClient:
 def openai(real: Emulator, token: str) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{real.url}/serving-endpoints", api_key=token) as client:
         yield client
+
+
+@pytest.fixture
+def clock() -> Sleepless:
+    return Sleepless()
+
+
+@pytest.fixture
+def sdk(emulator: Emulator, workspace: httpx.Client, clock: Sleepless) -> WorkspaceClient:
+    """databricks-sdk in the workspace of the test; it gives up after 8 s of its clock."""
+    token = workspace.headers["Authorization"].removeprefix("Bearer ")
+    config = Config(host=emulator.url, token=token, retry_timeout_seconds=8, clock=clock)
+    return WorkspaceClient(config=config)
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """openai's pauses between attempts: they pass at once."""
+    slept: list[float] = []
+
+    class Time:
+        time = staticmethod(time.time)
+        sleep = staticmethod(slept.append)
+
+    monkeypatch.setattr("openai._base_client.time", Time)
+    return slept
+
+
+@pytest.fixture
+def chat(emulator: Emulator, workspace: httpx.Client, naps: list[float]) -> Iterator[OpenAI]:
+    token = workspace.headers["Authorization"].removeprefix("Bearer ")
+    url = f"{emulator.url}/serving-endpoints"
+    plain = DefaultHttpxClient(trust_env=False, verify=False)  # no TLS: 50 ms a test
+    with OpenAI(base_url=url, api_key=token, http_client=plain) as client:
+        yield client
+
+
+@pytest.fixture
+def arm(workspace: httpx.Client) -> Callable[..., str]:
+    """Adds the preset, with other values for some of its fields; answers the rule's id."""
+
+    def arm(preset: str, **fields: object) -> str:
+        answer = workspace.post(FAULTS, json={"preset": preset, **fields})
+        assert answer.status_code == 200, answer.text
+        rule_id: str = answer.json()["id"]
+        return rule_id
+
+    return arm
+
+
+@pytest.fixture
+def fired(workspace: httpx.Client) -> Callable[[str], int]:
+    """How often a rule hit."""
+
+    def fired(rule_id: str) -> int:
+        return int(workspace.get(f"{FAULTS}/{rule_id}").json()["fired"])
+
+    return fired
+
+
+@pytest.fixture
+def llama(create: Callable[..., Json], advance: Callable[[float], None]) -> str:
+    """An endpoint that serves."""
+    create()
+    advance(UP)
+    return "llama"
