@@ -14,6 +14,8 @@ from servemu_engine.base import EmbedRequest
 
 MAX_TEXTS = 150
 """facts/data_plane §2.3; the refusal of more is a GUESS."""
+MAX_INSTRUCTION = 10_000
+"""Characters. Ours: it stands before each text, 150 times four MB at worst."""
 
 
 class EmbeddingsRequest(Body):
@@ -21,7 +23,8 @@ class EmbeddingsRequest(Body):
 
     input: Strings
     instruction: str = ""
-    """Stands before each text, as BGE and Qwen3 want it for queries."""
+    """Stands before each text, as BGE and Qwen3 want it for queries; the blank between is a
+    GUESS."""
     encoding_format: Literal["float", "base64"] = "float"
     model: str = ""
     dimensions: PositiveInt | None = None
@@ -32,7 +35,9 @@ class EmbeddingsRequest(Body):
     """As in `GenerationFields`."""
 
     def embed_request(self, served: Served) -> EmbedRequest:
-        """What the embedder is asked. Raises `BadRequest`."""
+        """What the embedder is asked. Raises `BadRequest`, texts GUESS."""
+        if len(self.instruction) > MAX_INSTRUCTION:
+            raise refuse(f"instruction must have at most {MAX_INSTRUCTION} characters")
         if not 1 <= len(self.input) <= MAX_TEXTS:
             raise refuse(f"input must be a string or a list of 1 to {MAX_TEXTS} strings")
         most = served.dimensions

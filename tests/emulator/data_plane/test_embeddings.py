@@ -83,6 +83,10 @@ def test_fewer_dimensions_can_be_asked_for(
     [
         ({"input": ["a"] * 151}, "input must be a string or a list of 1 to 150 strings"),
         ({"input": []}, "input must be a string or a list of 1 to 150 strings"),
+        (
+            {"input": "a", "instruction": "x" * 10_001},
+            "instruction must have at most 10000 characters",
+        ),
         ({"input": "a", "dimensions": 9}, "dimensions must be at most 8 for this model"),
         ({"messages": []}, 'json: unknown field "messages"'),
     ],
