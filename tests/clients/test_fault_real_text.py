@@ -1,5 +1,6 @@
 """Faults of streams on real text: the client gets the first tokens of the whole answer."""
 
+import pytest
 from openai import APIConnectionError, OpenAI
 
 from servemu.testing import Emulator
@@ -13,12 +14,12 @@ def test_real_text_is_cut_at_exactly_the_token(real: Emulator, openai: OpenAI) -
     fields = {"model": MODEL, "messages": ASKED, "temperature": 0, "max_tokens": 16}
     whole = create(**fields).choices[0].message.content  # type: ignore[call-overload]
     seen = []
-    try:
-        headers = {"X-Emulator-Fault": "cut=7"}
-        for chunk in create(**fields, stream=True, extra_headers=headers):  # type: ignore[call-overload]
+    headers = {"X-Emulator-Fault": "cut=7"}
+    stream = create(**fields, stream=True, extra_headers=headers)  # type: ignore[call-overload]
+    with pytest.raises(APIConnectionError) as raised:
+        for chunk in stream:
             seen.append(chunk)
-    except APIConnectionError as error:
-        assert type(error.__cause__).__name__ == "RemoteProtocolError"
+    assert type(raised.value.__cause__).__name__ == "RemoteProtocolError"
     text = "".join(chunk.choices[0].delta.content or "" for chunk in seen)
     assert whole.startswith(text) and 0 < len(text) < len(whole)
     assert seen[-1].usage.completion_tokens == 7

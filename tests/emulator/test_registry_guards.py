@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from servemu.clock import PausedClock
+from servemu.errors import UploadNotFound
 from servemu.operation import OTHER, operation_of
 from servemu.registry.files import ArtifactFiles, Place, check_path
 from servemu.registry.lookup import serving_folder
@@ -253,7 +254,7 @@ async def test_upload_is_completed_once_and_a_part_comes_too_late(tmp_path: Path
         try:
             files.complete(token, place, etags)
             outcomes.append("done")
-        except Exception as error:
+        except UploadNotFound as error:
             outcomes.append(type(error).__name__)
 
     threads = [threading.Thread(target=complete) for _ in range(4)]

@@ -101,6 +101,11 @@ class Rig:
         assert shown.current == 0 or self.budget.rate == shown.current * CHUNK
         return shown.current, shown.starting
 
+    @property
+    def is_waking(self) -> bool:
+        endpoint = self.world.deployments.get("default", "e")
+        return endpoint.active is not None and endpoint.active.due_at is not None
+
     async def events(self) -> list[str]:
         answer = await self.client.get(f"{B}/e/events")
         told = [event["message"] for event in reversed(answer.json()["events"])]
@@ -233,7 +238,8 @@ async def test_scaled_to_zero_after_the_minimum_and_a_request_is_held_through_th
     assert (await rig.events())[-2:] == ["Scaled down from 3 to 1 replica", "Scaled to zero"]
     ask = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
     held = asyncio.create_task(rig.client.post("/serving-endpoints/e/invocations", json=ask))
-    await asyncio.sleep(0.05)
+    while not rig.is_waking:
+        await asyncio.sleep(0)
     model = rig.world.catalog.models[ENTITY["entity_name"]]
     cold_start = model.family.cold_start_seconds / 60
     await rig.advance(cold_start - 0.01)

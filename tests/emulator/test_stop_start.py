@@ -7,6 +7,20 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.sleepers import (
+    ASKED,
+    ASLEEP,
+    AWAKE,
+    CUSTOM,
+    IDLE,
+    QUERY,
+    READY,
+    SLEEPER,
+    UP,
+    B,
+    entity_of,
+    outline,
+)
 
 from servemu.clock import PausedClock
 from servemu.settings import Settings
@@ -18,33 +32,6 @@ Get = Callable[..., Json]
 Advance = Callable[[float], None]
 Connect = Callable[..., httpx.Client]
 AssertFails = Callable[[httpx.Response, int, str, str], None]
-
-B = "/api/2.0/serving-endpoints"
-QUERY = "/serving-endpoints/own/invocations"
-ASKED = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
-CUSTOM = {
-    "entity_name": "ml.llm-catalog.foundation-model",
-    "entity_version": "3",
-    "scale_to_zero_enabled": False,
-}
-SLEEPER = CUSTOM | {"scale_to_zero_enabled": True}
-UP = 1.5
-IDLE = 30.0
-"""Seconds of the workspace's clock: half an hour, divided by 60."""
-
-
-def outline(endpoint: Json) -> tuple[object, ...]:
-    """ready, config_update, suspend, versions of `config` and of `pending_config`."""
-    state = endpoint["state"]
-    versions = (endpoint.get(key, {}).get("config_version") for key in ("config", "pending_config"))
-    return (state["ready"], state["config_update"], state["suspend"], *versions)
-
-
-def entity_of(endpoint: Json) -> tuple[str, str]:
-    [entity] = endpoint["config"]["served_entities"]
-    state = entity["state"]
-    return state["deployment"], state["deployment_state_message"]
-
 
 STOPPED = ("NOT_READY", "NOT_UPDATING", "STOPPED", 1, None)
 
@@ -183,11 +170,6 @@ def test_only_ones_own_endpoints_stop_and_start(
 ) -> None:
     status = 404 if name == "none" else 403
     assert post(workspace, action, name).status_code == status
-
-
-ASLEEP = ("DEPLOYMENT_READY", "Scaled to zero")
-AWAKE = ("DEPLOYMENT_READY", "")
-READY = ("READY", "NOT_UPDATING", "NOT_SUSPENDED", 1, None)
 
 
 def test_idle_entity_scales_to_zero_and_stays_ready(

@@ -114,6 +114,7 @@ async def test_one_prompt_longer_than_the_bound_is_served_when_nobody_is_ahead(
 ) -> None:
     coming = asyncio.ensure_future(_come(served, 5000))
     await stepped_clock.run(51.0)
+    assert coming.done()
     await coming
 
 
