@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,14 @@ from servemu_engine.cache import DecodeGroup, Layout, Segment
 SLOT_ATTENTION = "servemu_slots"
 
 
+class How(TypedDict, total=False):
+    """What transformers says of an attention, of all that it says: the rest means nothing here."""
+
+    scaling: float | None
+    sliding_window: int | None
+    softcap: float | None
+
+
 def slot_attention(
     module: nn.Module,
     query: Tensor,
@@ -22,13 +31,11 @@ def slot_attention(
     attention_mask: Tensor | None,
     *,
     slot_layout: Layout,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **_: object,
+    **how: Unpack[How],
 ) -> tuple[Tensor, None]:
     """`query` is [1, heads, tokens, head size]; back comes [1, tokens, heads, head size]."""
-    scores = _Scores(scaling or query.shape[-1] ** -0.5, softcap)
+    softcap, sliding_window = how.get("softcap"), how.get("sliding_window")
+    scores = _Scores(how.get("scaling") or query.shape[-1] ** -0.5, softcap)
     flat, stores = query[0].transpose(0, 1), (keys, values)
     slot_layout = slot_layout.on(query.device)
     attended = flat.new_empty(flat.shape[0], flat.shape[1], values.shape[-1])
@@ -37,17 +44,13 @@ def slot_attention(
         attended[group.rows] = _decode(flat[group.rows], _held(stores, group), mask, scores)
     for index in range(slot_layout.num_decode, len(slot_layout.segments)):
         segment = slot_layout.segments[index]
-        held = _held(stores, segment)
-        queries = flat[segment.begin : segment.end]
-        if (
-            slot_layout.is_fused
-            and softcap is None
-            and segment.stop <= (sliding_window or math.inf)
-        ):
-            attended[segment.begin : segment.end] = _prefill_fused(queries, held, scores)
+        rows, held = slice(segment.begin, segment.end), _held(stores, segment)
+        is_causal = softcap is None and segment.stop <= (sliding_window or math.inf)
+        if slot_layout.is_fused and is_causal:
+            attended[rows] = _prefill_fused(flat[rows], held, scores)
             continue
         mask = slot_layout.prefill_mask(index, flat.dtype, sliding_window)
-        attended[segment.begin : segment.end] = _prefill(queries, held, mask, scores)
+        attended[rows] = _prefill(flat[rows], held, mask, scores)
     return attended.unsqueeze(0), None
 
 

@@ -6,12 +6,13 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from servemu_engine.attention import SLOT_ATTENTION, slot_attention
+from servemu_engine.attention import SLOT_ATTENTION, How, slot_attention
 from servemu_engine.cache import Layout, Segment, layout_of
 from servemu_engine.compiling import NotCompiled, compiled_library
 
@@ -71,46 +72,39 @@ class CompiledAttention:
         attention_mask: Tensor | None,
         *,
         slot_layout: Layout,
-        scaling: float | None = None,
-        sliding_window: int | None = None,
-        softcap: float | None = None,
-        **_: object,
+        **how: Unpack[How],
     ) -> tuple[Tensor, None]:
         """`query` is [1, heads, tokens, head size]; back comes [1, tokens, heads, head size]."""
-        scaling = scaling or query.shape[-1] ** -0.5
         if not (slot_layout.segments and self._takes(query, keys, values)):
-            return slot_attention(
-                module,
-                query,
-                keys,
-                values,
-                attention_mask,
-                slot_layout=slot_layout,
-                scaling=scaling,
-                sliding_window=sliding_window,
-                softcap=softcap,
-            )
+            given = module, query, keys, values, attention_mask
+            return slot_attention(*given, slot_layout=slot_layout, **how)
+        return self._attended(query, (keys, values), slot_layout, how), None
+
+    def _attended(
+        self, query: Tensor, stores: tuple[Tensor, Tensor], layout: Layout, how: How
+    ) -> Tensor:
         query = query if query.stride(3) == 1 else query.contiguous()
         heads, tokens, size = query.shape[1:]
-        group = heads // keys.shape[1]
-        spans, longest, work = self._pieces(slot_layout, max(1, _ROWS // group))
+        group = heads // stores[0].shape[1]
+        spans, longest, work = self._pieces(layout, max(1, _ROWS // group))
         num_threads = torch.get_num_threads() if work * group * size > _WORTH_SHARING else 1
-        rows = max(_ROWS, group)
-        scratch_size = size * self._panel + rows * (2 * size + longest + self._panel)
-        scratch = query.new_empty(num_threads, scratch_size)
-        attended = query.new_empty(1, tokens, heads, size)
-        self._run(
-            ctypes.byref(
-                _Attention(
-                    len(spans), heads, keys.shape[1], size, keys.shape[2], sliding_window or 0,
-                    scaling, softcap or 0.0, query.stride(2), query.stride(1),
-                    query.data_ptr(), keys.data_ptr(), values.data_ptr(), attended.data_ptr(),
-                    spans.data_ptr(), scratch.data_ptr(), scratch_size, 0, 0,
-                )
-            ),
-            ctypes.c_int64(num_threads),
-        )  # fmt: skip
-        return attended, None
+        scratch_size = size * self._panel + max(_ROWS, group) * (2 * size + longest + self._panel)
+        buffers = {
+            "query": query,
+            "keys": stores[0],
+            "values": stores[1],
+            "out": query.new_empty(1, tokens, heads, size),
+            "spans": spans,
+            "scratch": query.new_empty(num_threads, scratch_size),
+        }
+        told = _Attention(
+            num_spans=len(spans),
+            scratch_size=scratch_size,
+            **_told(query, stores[0], how),
+            **{name: tensor.data_ptr() for name, tensor in buffers.items()},
+        )
+        self._run(ctypes.byref(told), ctypes.c_int64(num_threads))
+        return buffers["out"]
 
     def check(self) -> None:
         """Against `slot_attention`. Raises `NotCompiled` if they differ."""
@@ -118,7 +112,8 @@ class CompiledAttention:
         size = 4 * self._panel
         query = torch.linspace(-3, 3, 40 * 6 * size).sin().view(1, 40, 6, size).transpose(1, 2)
         keys, values = torch.linspace(-9, 9, 2 * 3 * 2 * 50 * size).cos().view(2, 3, 2, 50, size)
-        for limits in ({}, {"sliding_window": 9}, {"softcap": 2.0}):
+        limited: tuple[How, ...] = ({}, {"sliding_window": 9}, {"softcap": 2.0})
+        for limits in limited:
             layout = layout_of(segments, 2, query.device)
             given = query, keys, values, None
             got, _ = self.attend(nn.Identity(), *given, slot_layout=layout, **limits)
@@ -145,6 +140,21 @@ class CompiledAttention:
             seen.update(layout=layout, size=size, pieces=(spans, longest, work))
         pieces: tuple[Tensor, int, int] = seen["pieces"]
         return pieces
+
+
+def _told(query: Tensor, keys: Tensor, how: How) -> dict[str, float]:
+    """Sizes and limits, as `_Attention` has them."""
+    return {
+        "heads": query.shape[1],
+        "kv_heads": keys.shape[1],
+        "head_size": query.shape[3],
+        "length": keys.shape[2],
+        "row_step": query.stride(2),
+        "head_step": query.stride(1),
+        "scaling": how.get("scaling") or query.shape[3] ** -0.5,
+        "window": how.get("sliding_window") or 0,
+        "softcap": how.get("softcap") or 0.0,
+    }
 
 
 def _spans(segments: Sequence[Segment], size: int) -> list[tuple[int, int, int, int]]:
