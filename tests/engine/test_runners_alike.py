@@ -153,6 +153,20 @@ async def test_greedy_goes_on_alike_after_its_slot_was_taken_away(
     assert starts != sorted(starts)
 
 
+async def test_greedy_that_lost_its_slot_is_alike_where_its_beginning_is_anothers(
+    start: Start, expected: dict[str, str], steps: list[tuple[Step, list[Seen]]]
+) -> None:
+    """Both begin alike and outgrow their slots: who comes back has a prefix of the other's."""
+    engine = start(kv_bytes=KV_BYTES)
+    asked = [LONG[0], LONG[1], LONG[0]]
+    assert await texts_of(engine, *asked) == [expected[prompt] for prompt in asked]
+    assert await texts_of(engine, *asked) == [expected[prompt] for prompt in asked]
+    ids = engine.prepare(raw(LONG[0])).token_ids
+    starts = [start for _, rows in steps for prompt, start, _ in rows if prompt == ids]
+    assert starts != sorted(starts)
+    assert any(step.copies for step, _ in steps)
+
+
 async def test_greedy_is_alike_where_the_prompt_begins_in_the_cache(
     start: Start, expected: dict[str, str], steps: list[tuple[Step, list[Seen]]]
 ) -> None:

@@ -165,6 +165,40 @@ def test_several_choices_are_streamed_in_turns(
     ]
 
 
+def test_several_streamed_answers_end_each_before_its_own_stop_string(
+    plane: Plane, http: httpx.Client, synthetic: SyntheticEngine
+) -> None:
+    plane.add("e", CHAT, synthetic)
+    asked = {**BODY, "n": 5, "max_tokens": 60}
+    free = http.post("/e/invocations", json=asked).json()["choices"]
+    stop = [free[0]["message"]["content"][3:9], free[3]["message"]["content"][40:43]]
+    whole = http.post("/e/invocations", json={**asked, "stop": stop}).json()
+    *events, _ = _data(http.post("/e/invocations", json={**asked, "stop": stop, "stream": True}))
+    texts, ends = [""] * 5, [""] * 5
+    for choice in (json.loads(event)["choices"][0] for event in events):
+        assert not ends[choice["index"]]
+        texts[choice["index"]] += choice["delta"]["content"]
+        ends[choice["index"]] = choice["finish_reason"]
+    cut = [min([c["message"]["content"].partition(s)[0] for s in stop], key=len) for c in free]
+    assert texts == [choice["message"]["content"] for choice in whole["choices"]] == cut
+    assert ends == [choice["finish_reason"] for choice in whole["choices"]]
+    assert texts[0] == free[0]["message"]["content"][:3] and len(set(map(len, texts))) > 1
+    assert json.loads(events[-1])["usage"] == whole["usage"]
+
+
+def test_thoughts_of_a_distilled_model_are_text_like_any(
+    plane: Plane, http: httpx.Client, scripted: type[ScriptedEngine]
+) -> None:
+    """facts/data_plane §3.6: a GUESS."""
+    script = [Chunk(0, "<think>hm</think>", 3), Chunk(0, "Hi", 1, finish_reason="stop")]
+    plane.add("e", CHAT, scripted(script))
+    message = http.post("/e/invocations", json=BODY).json()["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "<think>hm</think>Hi"}
+    *events, _ = _data(http.post("/e/invocations", json=STREAM))
+    deltas = [json.loads(event)["choices"][0]["delta"]["content"] for event in events]
+    assert deltas == ["<think>hm</think>", "Hi", ""]
+
+
 def test_streamed_text_is_the_whole_text(
     plane: Plane, sdk: OpenAI, synthetic: SyntheticEngine
 ) -> None:

@@ -100,6 +100,29 @@ def test_streamed_answer_with_a_call(
     assert [event["usage"]["completion_tokens"] for event in events] == [1, 2, 3, 4]
 
 
+def test_named_tool_is_called_and_no_other_in_each_of_several_streamed_answers(
+    plane: Plane, http: httpx.Client, synthetic: SyntheticEngine
+) -> None:
+    plane.add("e", CHAT, synthetic)
+    clock = _tool(name="clock", description="the time")
+    named = {"type": "function", "function": {"name": "clock"}}
+    body = {"messages": [USER], "tools": [TOOL, clock], "tool_choice": named, "n": 2}
+    lines = http.post("/e/invocations", json={**body, "stream": True}).text.split("\n\n")
+    choices = [json.loads(line.removeprefix("data: "))["choices"][0] for line in lines[:-2]]
+    calls: list[dict[str, Any]] = []
+    for index in range(2):
+        own = [choice for choice in choices if choice["index"] == index]
+        first, *pieces = [delta for c in own for delta in c["delta"].get("tool_calls", ())]
+        assert own[0]["delta"]["role"] == "assistant" and own[0]["delta"]["content"] is None
+        assert (first["function"]["name"], first["function"]["arguments"]) == ("clock", "")
+        assert all(piece.keys() == {"index", "function"} for piece in pieces)
+        arguments = "".join(piece["function"]["arguments"] for piece in pieces)
+        jsonschema.validate(json.loads(arguments), PARAMETERS)
+        assert (own[-1]["delta"], own[-1]["finish_reason"]) == ({}, "tool_calls")
+        calls.append(first)
+    assert calls[0]["id"] != calls[1]["id"]
+
+
 def test_openai_client_calls_answers_and_streams(
     plane: Plane, sdk: OpenAI, synthetic: SyntheticEngine
 ) -> None:
