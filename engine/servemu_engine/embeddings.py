@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _BATCH_TOKENS = 4096
 """Most tokens, padding included, of one forward pass."""
+_PROJECTIONS = 4
+"""Changes of dimension that are kept: of all that may be asked for they were 800 MB."""
 _ROUND_TOKENS = 4 * _BATCH_TOKENS
 """Tokens sorted by length together; who comes later waits at most this long."""
 
@@ -264,7 +267,7 @@ class _Encoder:
         self._tokenising = threading.Lock()
         """Cutting changes the tokenizer, which refuses that while another thread uses it."""
         self.window = read_window(folder, self.loaded.context_length)
-        self._projections: dict[int, torch.Tensor] = {}
+        self._projection = lru_cache(_PROJECTIONS)(projection)
 
     def tokenise(self, request: EmbedRequest) -> PreparedEmbedRequest:
         tokenizer = self.loaded.tokenizer
@@ -302,9 +305,7 @@ class _Encoder:
         width = vectors.shape[1]
         dimensions = request.dimensions or width
         if dimensions != width:
-            if dimensions not in self._projections:
-                self._projections[dimensions] = projection(width, dimensions)
-            vectors = vectors @ self._projections[dimensions]
+            vectors = vectors @ self._projection(width, dimensions)
         if request.normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         listed: list[list[float]] = vectors.tolist()

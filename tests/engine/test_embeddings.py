@@ -192,6 +192,14 @@ async def test_more_dimensions_keep_every_dot_product(embedder: LocalEmbedder) -
     assert torch.allclose(grown @ grown.T, own @ own.T, atol=1e-4)
 
 
+async def test_only_a_few_changes_of_dimension_are_kept(embedder: LocalEmbedder) -> None:
+    for dimensions in range(1, 16):
+        [vector] = await embed(embedder, EmbedRequest(("w1",), dimensions=dimensions))
+        assert len(vector) == dimensions
+    assert embedder._encoder is not None
+    assert embedder._encoder._projection.cache_info().currsize == 4
+
+
 @pytest.mark.parametrize("dimensions", [16, 20, 1024])
 def test_growing_projection_has_orthonormal_rows(dimensions: int) -> None:
     matrix = projection(16, dimensions)
