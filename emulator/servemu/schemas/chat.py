@@ -1,4 +1,7 @@
-"""`llm/v1/chat`: the request (facts/data_plane §2.1), and its answer (§3.1 to §3.3)."""
+"""`llm/v1/chat`: the request (facts/data_plane §2.1), and its answer (§3.1 to §3.3).
+
+Texts of refusals are a GUESS where LIVE is not said.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

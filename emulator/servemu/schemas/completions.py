@@ -1,4 +1,7 @@
-"""`llm/v1/completions`: the request (facts/data_plane §2.2), and its answer (§3.4)."""
+"""`llm/v1/completions`: the request (facts/data_plane §2.2), and its answer (§3.4).
+
+Texts of refusals are a GUESS.
+"""
 
 from collections.abc import Sequence
 from typing import Literal

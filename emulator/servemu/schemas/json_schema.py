@@ -37,7 +37,8 @@ _UNSUPPORTED_UNTYPED = tuple(word for words in UNSUPPORTED_BY_TYPE.values() for 
 
 def invalid(reason: str) -> BadRequest:
     """The sentence is LIVE. So is its newline, in two of four records; that it is always there is
-    a GUESS."""
+    a GUESS. Reasons are LIVE for the first keywords of a kind (facts/data_plane §2.5), those about
+    the form of a schema a GUESS."""
     return BadRequest(f"Invalid JSON schema - {reason}\n")
 
 

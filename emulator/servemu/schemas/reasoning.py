@@ -24,7 +24,7 @@ class Thinking(Body):
 
     type: Literal["enabled", "disabled"]
     budget_tokens: int = Field(1024, ge=1)
-    """The default is a GUESS; nothing here thinks, so nothing is spent of it."""
+    """Default and least value are a GUESS; nothing here thinks, so nothing is spent of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ def dialect_of(model_type: str) -> Dialect:
 
 
 def check_effort(dialect: Dialect, effort: str | None) -> None:
-    """Raises `BadRequest`; that others do not know the field is a GUESS."""
+    """Raises `BadRequest`; that others do not know the field is a GUESS, and so is the text about
+    its values."""
     if effort is not None and not dialect.takes_effort:
         raise refuse('json: unknown field "reasoning_effort"')
     if effort is not None and effort not in EFFORTS:

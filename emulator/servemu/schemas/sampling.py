@@ -1,4 +1,7 @@
-"""The request fields that chat and completions share, and the checks on them."""
+"""The request fields that chat and completions share, and the checks on them.
+
+Texts of refusals are a GUESS.
+"""
 
 from typing import Annotated, Any
 

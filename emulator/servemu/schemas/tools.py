@@ -82,7 +82,7 @@ class ResponseFormat(Body):
     json_schema: AnswerSchema | None = None
 
     def json_answer(self) -> JsonAnswer | None:
-        """What the engine is asked; None: any text. Raises `BadRequest`."""
+        """What the engine is asked; None: any text. Raises `BadRequest`, its own text GUESS."""
         if self.type == "text":
             return None
         if self.type == "json_object":
