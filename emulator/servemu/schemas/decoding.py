@@ -96,8 +96,8 @@ def refuse_prompt(error: RequestRefused) -> BadRequest:
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body. Raises `MalformedRequest` (not JSON), `BadRequest` (no object); that
-    the model server says it so is a GUESS (facts/data_plane §5, bad JSON)."""
+    """The JSON object in a body. Raises `MalformedRequest` (not JSON), `BadRequest` (no object);
+    that the model server says it so is a GUESS (facts/data_plane §5, bad JSON)."""
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError:
