@@ -2,7 +2,6 @@
 
 import json
 import re
-import uuid
 from collections.abc import Callable
 
 import httpx
@@ -27,26 +26,9 @@ HI = [ChatMessage(role=ChatMessageRole.USER, content="Hi")]
 
 
 @pytest.fixture
-def token() -> str:
-    """Selects a workspace that no other test sees."""
-    return f"emu.{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def client(emulator: Emulator, token: str) -> WorkspaceClient:
+def client(emulator: Emulator, workspace: httpx.Client) -> WorkspaceClient:
+    token = workspace.headers["Authorization"].removeprefix("Bearer ")
     return WorkspaceClient(host=emulator.url, token=token)
-
-
-@pytest.fixture
-def advance(
-    emulator: Emulator, token: str, connect: Callable[..., httpx.Client]
-) -> Callable[[float], None]:
-    def advance(seconds: float) -> None:
-        with connect(emulator.url, token) as plain:
-            answer = plain.post("/_emulator/clock/advance", json={"seconds": seconds})
-            assert answer.status_code == 200, answer.text
-
-    return advance
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+from tests.fault_rules import ASK, FAULTS, UP, B, status
 
 from servemu.clock import PausedClock
 from servemu.faults.streams import split
@@ -14,15 +15,6 @@ from servemu_engine.base import Chunk, TokenLogprob
 Json = dict[str, Any]
 Create = Callable[..., Json]
 Advance = Callable[[float], None]
-
-B = "/api/2.0/serving-endpoints"
-FAULTS = "/_emulator/faults"
-UP = 2.0
-ASK = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
-
-
-def status(code: int, **fields: object) -> Json:
-    return {"type": "status", "status": code, **fields}
 
 
 def ready(client: httpx.Client, name: str) -> str:

@@ -5,24 +5,15 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.fault_rules import ASK, FAULTS, HEADER, UP, B, status
 
 Json = dict[str, Any]
 Create = Callable[..., Json]
 Advance = Callable[[float], None]
 
-B = "/api/2.0/serving-endpoints"
-FAULTS = "/_emulator/faults"
-HEADER = "X-Emulator-Fault"
-UP = 2.0
-ASK = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
-
 
 def statuses(workspace: httpx.Client, count: int, path: str = B) -> list[int]:
     return [workspace.get(path).status_code for _ in range(count)]
-
-
-def status(code: int, **fields: object) -> Json:
-    return {"type": "status", "status": code, **fields}
 
 
 @pytest.mark.parametrize(

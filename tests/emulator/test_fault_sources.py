@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.fault_rules import FAULTS, HEADER, B, status
 
 from servemu.clock import PausedClock
 from servemu.settings import load_settings
@@ -14,14 +15,6 @@ from servemu.testing import serve
 Json = dict[str, Any]
 Create = Callable[..., Json]
 Advance = Callable[[float], None]
-
-B = "/api/2.0/serving-endpoints"
-FAULTS = "/_emulator/faults"
-HEADER = "X-Emulator-Fault"
-
-
-def status(code: int, **fields: object) -> Json:
-    return {"type": "status", "status": code, **fields}
 
 
 def test_header_hits_this_request_alone_and_beats_stored_rules(

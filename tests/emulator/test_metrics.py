@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.observed import CLOCK, ENTITY, GTE, HI, START, B, refusal
 
 from servemu.catalog import CatalogModel
 from servemu.clock import PausedClock
@@ -20,18 +21,6 @@ Create = Callable[..., Json]
 Advance = Callable[[float], None]
 Entity = Callable[..., Json]
 Connect = Callable[..., httpx.Client]
-
-B = "/api/2.0/serving-endpoints"
-CLOCK = "/_emulator/clock/advance"
-START = 1_750_000_000_000
-"""ms: where the paused clock stands."""
-ENTITY = "foundation-model-3"
-GTE = {
-    "entity_name": "system.ai.gte_large_en_v1_5",
-    "entity_version": "1",
-    "scale_to_zero_enabled": False,
-}
-HI = [{"role": "user", "content": "Hi"}]
 
 
 def samples(client: httpx.Client, name: str = "llama") -> dict[tuple[str, str, str], float]:
@@ -64,10 +53,6 @@ def counts(client: httpx.Client, name: str = "llama", entity: str = ENTITY) -> d
         "model_prediction_latency_ms_count",
     )
     return {one: found[one, entity, ""] for one in names}
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str, str]:
-    return answer.status_code, answer.json()["error_code"], answer.json()["message"]
 
 
 def test_metrics_count_what_was_sent_by_status(

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.observed import CLOCK, ENTITY, GTE, HI, START, B, refusal
 
 from servemu.catalog import CatalogModel
 from servemu.clock import PausedClock
@@ -24,18 +25,7 @@ Advance = Callable[[float], None]
 Entity = Callable[..., Json]
 Connect = Callable[..., httpx.Client]
 
-B = "/api/2.0/serving-endpoints"
-CLOCK = "/_emulator/clock/advance"
 FAULTS = "/_emulator/faults"
-START = 1_750_000_000_000
-"""ms: where the paused clock stands."""
-ENTITY = "foundation-model-3"
-GTE = {
-    "entity_name": "system.ai.gte_large_en_v1_5",
-    "entity_version": "1",
-    "scale_to_zero_enabled": False,
-}
-HI = [{"role": "user", "content": "Hi"}]
 UPDATE = "ENDPOINT_UPDATE"
 CONTAINER = "SERVED_ENTITY_CONTAINER_EVENT"
 LOADED = (
@@ -66,10 +56,6 @@ def log(client: httpx.Client, kind: str = "logs", **query: int) -> str:
     lines = answer.json()["logs"].splitlines()
     assert all(re.match(start, line) for line in lines), lines
     return "\n".join(re.sub(start, "", line) for line in lines)
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str, str]:
-    return answer.status_code, answer.json()["error_code"], answer.json()["message"]
 
 
 def test_events_of_a_deployment_are_newest_first_and_in_milliseconds(

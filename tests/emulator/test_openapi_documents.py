@@ -6,19 +6,13 @@ from typing import Any
 import httpx
 import pytest
 from openapi_spec_validator import validate
+from tests.observed import ENTITY, B, refusal
 
 from servemu.app import ROUTES
 
 Json = dict[str, Any]
 Create = Callable[..., Json]
 Advance = Callable[[float], None]
-
-B = "/api/2.0/serving-endpoints"
-ENTITY = "foundation-model-3"
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str, str]:
-    return answer.status_code, answer.json()["error_code"], answer.json()["message"]
 
 
 @pytest.mark.parametrize(
