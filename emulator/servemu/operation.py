@@ -5,7 +5,7 @@
 """
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from servemu.registry.operations import OPERATIONS
 
@@ -18,7 +18,7 @@ _ENTITY = _API + _NAME + r"/served-models/[^/]+"
 _PERMISSIONS = r"/api/2\.0/permissions/serving-endpoints/[^/]+"
 
 _TABLE = tuple(
-    (methods.split("|"), re.compile(path), name)
+    (methods.split("|"), path, name)
     for methods, path, name in (
         ("GET", _API, "serving-endpoints.list"),
         ("POST", _API, "serving-endpoints.create"),
@@ -79,7 +79,13 @@ def _found(method: str, path: str) -> tuple[str, str]:
     if method == "POST" and path.removeprefix("/serving-endpoints/").split("/")[0] in _BY_BODY:
         return "invocations", ""
     for methods, pattern, operation in _TABLE:
-        match = pattern.fullmatch(path) if method in methods else None
+        match = _compiled(pattern).fullmatch(path) if method in methods else None
         if match is not None:
             return operation, match.groupdict().get("name") or ""
     return OTHER, ""
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """By the first path that comes so far in the table: a start waits for none of them."""
+    return re.compile(pattern)

@@ -31,6 +31,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=Protocol,
+                ws="none",  # else uvicorn imports whatever speaks them
                 access_log=False,
                 log_level="warning",
                 timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -23,15 +23,16 @@ CREATE = (
 STARTS = 5
 
 IMPORTS = (
-    "import servemu.cli, servemu.settings, servemu.app, servemu.catalog, servemu.server, "
-    "servemu.wiring, servemu_state.errors, uvloop, httptools, uvicorn.loops.uvloop, "
-    "uvicorn.protocols.http.httptools_impl, uvicorn.lifespan.on"
+    "import servemu.cli.starting, servemu.settings, servemu.app, servemu.catalog, servemu.server, "
+    "servemu.wiring, servemu_state.errors, servemu.routes.endpoints, uvloop, "
+    "httptools, uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl, uvicorn.lifespan.on"
 )
 """What `servemu up` has imported when it answers."""
 
 
 STEPS = f"""
-import sys
+import gc, sys
+gc.disable()
 sys.stdout.write("interpreter\\n")
 sys.stdout.flush()
 {IMPORTS}
