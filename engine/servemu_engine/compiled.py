@@ -193,20 +193,28 @@ class CompiledRunner:
 
     def _forward(self, ids: Sequence[int], segments: Sequence[Segment]) -> Tensor:
         """Logits of the last token of each segment: [segments, vocab]."""
-        spans = self._spans(segments)
-        picked = torch.tensor([s.end - 1 for s in segments], dtype=torch.int32)
-        model, padded = self._weights.model, self._weights.padded
-        rows, most = len(ids), max(segment.stop for segment in segments)
-        embedded = F.embedding(torch.tensor(ids), self._weights.packed.tensors["embedding"])
+        buffers = self._buffers(ids, segments)
+        step = _Step(
+            num_rows=len(ids),
+            num_spans=len(buffers["spans"]),
+            num_picked=len(segments),
+            length=self._cache.length,
+            num_threads=self._num_threads,
+            scratch_size=buffers["scratch"].shape[1],
+            **{name: tensor.data_ptr() for name, tensor in buffers.items()},
+        )
+        self._run_step(ctypes.byref(self._weights.model), ctypes.byref(step))
+        return buffers["logits"][:, : self._weights.packed.sizes.vocab_size]
+
+    def _buffers(self, ids: Sequence[int], segments: Sequence[Segment]) -> dict[str, Tensor]:
+        """What a step reads and writes, by its name in `_Step`."""
+        model, padded, rows = self._weights.model, self._weights.padded, len(ids)
         x = torch.zeros(rows, padded(model.hidden))
-        x[:, : model.hidden] = embedded
-        heads = _ROWS_OF_ATTENTION + model.heads // model.kv_heads
-        scratch = heads * (2 * padded(model.head_size) + padded(most) + self._panel)
-        scratch = max(scratch, 2 * self._panel * rows)
-        logits = torch.empty(len(segments), model.head.width)
-        buffers = {
-            "spans": spans,
-            "picked": picked,
+        table = self._weights.packed.tensors["embedding"]
+        x[:, : model.hidden] = F.embedding(torch.tensor(ids), table)
+        return {
+            "spans": self._spans(segments),
+            "picked": torch.tensor([s.end - 1 for s in segments], dtype=torch.int32),
             "cos": self._angles[0],
             "sin": self._angles[1],
             "x": x,
@@ -215,21 +223,18 @@ class CompiledRunner:
             "attended": torch.empty(rows, model.heads * model.head_size),
             "gated": torch.empty(rows, padded(model.inner)),
             "blocks": torch.empty(rows, self._row_bytes, dtype=torch.uint8),
-            "logits": logits,
-            "scratch": torch.empty(self._num_threads, scratch),
+            "logits": torch.empty(len(segments), model.head.width),
+            "scratch": torch.empty(self._num_threads, self._scratch_size(rows, segments)),
             "claims": torch.zeros(_PHASES_OF_LAYER * model.num_layers + 4, dtype=torch.int32),
         }
-        step = _Step(
-            num_rows=rows,
-            num_spans=len(spans),
-            num_picked=len(segments),
-            length=self._cache.length,
-            num_threads=self._num_threads,
-            scratch_size=scratch,
-            **{name: tensor.data_ptr() for name, tensor in buffers.items()},
-        )
-        self._run_step(ctypes.byref(model), ctypes.byref(step))
-        return logits[:, : self._weights.packed.sizes.vocab_size]
+
+    def _scratch_size(self, rows: int, segments: Sequence[Segment]) -> int:
+        """Numbers a thread needs, for attention or for a product."""
+        model, padded = self._weights.model, self._weights.padded
+        longest = padded(max(segment.stop for segment in segments))
+        heads = _ROWS_OF_ATTENTION + model.heads // model.kv_heads
+        attention: int = heads * (2 * padded(model.head_size) + longest + self._panel)
+        return max(attention, 2 * self._panel * rows)
 
     def _spans(self, segments: Sequence[Segment]) -> Tensor:
         """[pieces, (slot, position, row, count)], int32: segments in pieces of a few tokens."""
