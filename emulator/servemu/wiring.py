@@ -167,8 +167,10 @@ def remote_engine(model: CatalogModel, settings: Settings) -> Engine | Embedder:
 
 
 def warm_up() -> threading.Thread:
-    """Import torch in the background, so that the first deployment need not wait seconds for it."""
-    modules = ("servemu_engine.local", "servemu_engine.embeddings")
+    """Import torch in the background, so that the first deployment need not wait seconds for it;
+    and before it what reads a query, so that the first of them holds nobody up.
+    """
+    modules = ("servemu.routes.openai", "servemu_engine.local", "servemu_engine.embeddings")
     thread = threading.Thread(
         target=lambda: [import_module(module) for module in modules], name="warm-up", daemon=True
     )
