@@ -16,7 +16,6 @@ from servemu_engine.apart import apart
 from servemu_engine.base import EmbedRequest, EngineInfo, PreparedEmbedRequest
 from servemu_engine.errors import EngineClosed, EngineDead, EngineStopped, InvalidPrompt
 from servemu_engine.loading import LoadedModel, load_encoder
-from servemu_engine.manifest import memory_of
 from servemu_engine.pooling import (
     alike,
     batches,
@@ -27,6 +26,7 @@ from servemu_engine.pooling import (
     read_pooling,
     read_window,
 )
+from servemu_engine.weight_sizes import most_memory_of
 from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ class LocalEmbedder:
             device=loaded.device if loaded else self._options.device,
             context_length=self._encoder.window if self._encoder else 0,
             num_parameters=loaded.num_parameters if loaded else 0,
-            num_bytes=loaded.num_bytes if loaded else memory_of(self._folder, self._options.dtype),
+            num_bytes=self._encoder.num_bytes
+            if self._encoder
+            else most_memory_of(self._folder, self._options.dtype),
             load_seconds=self._load_seconds,
         )
 
@@ -223,14 +225,15 @@ class LocalEmbedder:
             job.future.set_result(vectors)
 
 
-def _pack(loaded: LoadedModel, libraries: Path, options: EmbedderOptions) -> str:
-    """What the weights are then: as of `loaded`, or int16."""
-    from servemu_engine.packed import has_integers, pack_linears, packing  # imports torch
+def _pack(loaded: LoadedModel, libraries: Path, options: EmbedderOptions) -> tuple[str, int]:
+    """What the weights are then: as of `loaded`, or int16; and their bytes."""
+    from servemu_engine.packed import has_integers, held_bytes, pack_linears, packing
 
     if loaded.device == "cpu":
         pack = packing(libraries, "int16" if options.dtype == "int16" else None)
         pack_linears(loaded.model, pack, options.progress)
-    return "int16" if has_integers(loaded.model) else loaded.dtype
+    dtype = "int16" if has_integers(loaded.model) else loaded.dtype
+    return dtype, held_bytes(loaded.model)
 
 
 def _flat(loaded: LoadedModel, pad_id: int) -> "FlatEncoder | None":
@@ -261,7 +264,7 @@ class _Encoder:
             folder, dtype=options.dtype, device=options.device, progress=options.progress
         )
         libraries = options.compiled or folder.parent / ".compiled"
-        self.dtype = _pack(self.loaded, libraries, options)
+        self.dtype, self.num_bytes = _pack(self.loaded, libraries, options)
         self._pad_id = int(self.loaded.tokenizer.pad_token_id or 0)
         self._flat = _flat(self.loaded, self._pad_id)
         self._tokenising = threading.Lock()

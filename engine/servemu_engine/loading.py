@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from servemu_engine.devices import choose_devices, free_on_gpus, max_memory_of
 from servemu_engine.errors import LoadFailed
-from servemu_engine.manifest import memory_of
 from servemu_engine.model_folder import check_folder, read_json
 from servemu_engine.tokenizer_folder import tells_all
+from servemu_engine.weight_sizes import memory_of
 from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ from servemu_engine.generation import LocalGeneration, Reader
 from servemu_engine.grammar import Grammars
 from servemu_engine.loading import context_length, placement
 from servemu_engine.loop import Answer, EngineLoop
-from servemu_engine.manifest import memory_of
 from servemu_engine.memory import FreeMemory, KvNeeds, free_memory, kv_bytes_for
 from servemu_engine.restarts import Restarts
 from servemu_engine.runners import CheckedRunner, RunnerChoice, RunnerOptions
@@ -31,6 +30,7 @@ from servemu_engine.starting import Started, start_model
 from servemu_engine.stopping import AnswerText, StopRules
 from servemu_engine.tools import ToolCallText, usable
 from servemu_engine.vocabulary import Vocabulary
+from servemu_engine.weight_sizes import most_memory_of
 from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class LocalEngine:
             device=self._options.device,
             context_length=0,
             num_parameters=0,
-            num_bytes=memory_of(folder, self._options.dtype),
+            num_bytes=most_memory_of(folder, self._options.dtype),
             load_seconds=0.0,
         )
 

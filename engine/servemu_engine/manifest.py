@@ -1,18 +1,16 @@
 """What the store notes about a model, in `servemu.json` beside its files."""
 
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from servemu_engine.errors import LoadFailed
+from servemu_engine.model_folder import architecture_of
+from servemu_engine.weight_sizes import DTYPES, stored_tensors
 from servemu_engine.weight_sources import Progress, Task, files_below, sha256_of
 
 CONVERSION = 1
 """Raised when a conversion changes: folders made by an older one are made again."""
 _MANIFEST = "servemu.json"
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
-_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,44 +73,7 @@ def read_manifest(folder: Path) -> StoredModel | None:
         return None
 
 
-def architecture_of(folder: Path) -> str:
-    """The class that `config.json` names, else its `model_type`. Raises `LoadFailed`."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return str((config.get("architectures") or [config["model_type"]])[0])
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise LoadFailed(
-            f"config.json of the fetched model is missing or broken: {error}"
-        ) from error
-
-
 def dtype_of(folder: Path) -> str:
-    """The type of the first tensor of numbers, from the header: 8 bytes of length, then JSON.
-
-    Raises `LoadFailed`.
-    """
-    weights = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if weights is None:
-        raise LoadFailed("the fetched model has no *.safetensors file")
-    try:
-        with weights.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-        stored = [_DTYPES[tensor["dtype"]] for tensor in tensors if tensor["dtype"] in _DTYPES]
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LoadFailed(f"{weights.name} is not a safetensors file: {error}") from error
-    return stored[0] if stored else "unknown"
-
-
-def memory_of(folder: Path, dtype: str) -> int:
-    """Bytes that the weights will take as `dtype`, from the sizes of the files; an estimate.
-
-    `auto` counts as float32. 0 where it cannot be told.
-    """
-    try:
-        stored = _ITEM_BYTES.get(dtype_of(folder), 4)
-        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    except (LoadFailed, OSError):
-        return 0
-    return size * _ITEM_BYTES.get(dtype, 4) // stored
+    """The type of the first tensor of numbers with a point. Raises `LoadFailed`."""
+    stored = [tensor.dtype for tensor in stored_tensors(folder).values()]
+    return next((dtype for dtype in stored if dtype in DTYPES.values()), "unknown")

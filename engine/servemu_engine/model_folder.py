@@ -71,6 +71,17 @@ def copy_model(folder: Path, target: Path, progress: Progress) -> None:
         shutil.copymode(folder / path, target / path)
 
 
+def architecture_of(folder: Path) -> str:
+    """The class that `config.json` names, else its `model_type`. Raises `LoadFailed`."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return str((config.get("architectures") or [config["model_type"]])[0])
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise LoadFailed(
+            f"config.json of the fetched model is missing or broken: {error}"
+        ) from error
+
+
 def is_generator(architecture: str) -> bool:
     """Whether the class of a config generates text; else it encodes."""
     return any(part in architecture for part in ("ForCausalLM", "LMHead", "ForConditionalGen"))

@@ -60,7 +60,7 @@ class _Fused:
     """The product of several layers for the rows that a thread saw last."""
 
     def __init__(self, linear: nn.Module, sizes: Sequence[int]) -> None:
-        self._linear = linear
+        self.linear = linear
         self._sizes = list(sizes)
         self._seen = threading.local()
 
@@ -69,7 +69,7 @@ class _Fused:
         seen = self._seen.__dict__
         if rows is not seen.get("rows"):
             seen["rows"] = rows
-            seen["parts"] = torch.split_with_sizes(self._linear(rows), self._sizes, -1)
+            seen["parts"] = torch.split_with_sizes(self.linear(rows), self._sizes, -1)
         part: Tensor = seen["parts"][index]
         if index == len(self._sizes) - 1:
             seen.clear()
@@ -83,6 +83,11 @@ class _FusedPart(nn.Module):
         super().__init__()
         self._fused = fused
         self._index = index
+
+    @property
+    def linear(self) -> nn.Module:
+        """The whole product."""
+        return self._fused.linear
 
     def forward(self, rows: Tensor) -> Tensor:
         return self._fused.part(rows, self._index)
@@ -125,6 +130,22 @@ def pack_linears(
 def has_integers(model: nn.Module) -> bool:
     """Whether linear layers of `model` were packed as int16."""
     return any(isinstance(m, CompiledLinear) and m.precision == "int16" for m in model.modules())
+
+
+def held_bytes(model: nn.Module) -> int:
+    """Of all weights of `model`, packed or not."""
+    modules = list(model.modules())
+    modules += {m.linear for m in modules if isinstance(m, _FusedPart)}
+    tensors = {
+        id(tensor): tensor
+        for module in modules
+        for tensor in (
+            *module.parameters(recurse=False),
+            *module.buffers(recurse=False),
+            *(value for value in vars(module).values() if isinstance(value, Tensor)),
+        )
+    }
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def _groups(parent: nn.Module) -> Iterator[tuple[str, ...]]:

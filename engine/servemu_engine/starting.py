@@ -19,7 +19,6 @@ from servemu_engine.loading import (
     facts_of,
     load_model,
     load_tokenizer,
-    num_bytes,
 )
 from servemu_engine.model_folder import check_folder
 from servemu_engine.runners import CheckedRunner, RunnerOptions, checked_runner
@@ -103,13 +102,13 @@ def _start_anew(
 ) -> Started:
     options.progress("import", 0, None)
     model = load_model(folder, where, options.progress)
-    facts, size = facts_of(model), num_bytes(model)
+    facts = facts_of(model)
     runner, name = checked_runner(model, options)
     if not isinstance(runner, CompiledRunner):
-        from servemu_engine.packed import has_integers  # which its runner has imported
+        from servemu_engine.packed import has_integers, held_bytes  # imported by its runner
 
         dtype = "int16" if has_integers(model) else where.dtype
-        return Started(runner, name, facts, dtype, size)
+        return Started(runner, name, facts, dtype, held_bytes(model))
     if file is not None:
         _keep(lambda: write_packed(file, (runner.packed, facts), folder, options.progress))
     packed = runner.packed

@@ -15,12 +15,11 @@ from servemu_engine.gguf_conversion import convert
 from servemu_engine.hub import Fetch, fetch_from_hub
 from servemu_engine.manifest import (
     StoredModel,
-    architecture_of,
     folder_name,
     read_manifest,
     write_manifest,
 )
-from servemu_engine.model_folder import check_folder, copy_model, is_generator
+from servemu_engine.model_folder import architecture_of, check_folder, copy_model, is_generator
 from servemu_engine.weight_sources import (
     SOURCES,
     Progress,

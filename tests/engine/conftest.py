@@ -87,6 +87,8 @@ def byte_llama(
         llama = LlamaConfig(**{**TINY, "vocab_size": len(tokenizer), **ends, **config})
         (folder / "config.json").write_text(llama.to_json_string())
         state = {k: v.contiguous() for k, v in LlamaForCausalLM(llama).state_dict().items()}
+        if llama.tie_word_embeddings:
+            del state["lm_head.weight"]
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
 
