@@ -18,8 +18,8 @@ from servemu_engine.weight_sources import Progress, no_progress
 
 
 def convert(file: Path, folder: Path, progress: Progress = no_progress) -> None:
-    """Write `folder` (float32) from `file`; blocks. Tells the tensors that are unpacked, which is
-    most of the time that large models take. Raises `LoadFailed`."""
+    """Write `folder` (float32) from `file`; blocks. Tells the tensors that are unpacked. Raises
+    `LoadFailed`."""
     command = [sys.executable, "-P", "-m", "servemu_engine.gguf_conversion"]
     with (
         TemporaryFile() as errors,
@@ -34,6 +34,8 @@ def convert(file: Path, folder: Path, progress: Progress = no_progress) -> None:
         for line in converting.stdout:  # ends with the process
             done, total = map(int, line.split())
             progress("convert", done, total)
+            if done == total:
+                progress("convert", 0, None)  # the folder is written, nobody tells how far
         code = converting.wait()
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").strip().splitlines()
