@@ -31,7 +31,8 @@ RuntimeError."""
 _log = logging.getLogger(__name__)
 _FEW_ROWS = 32
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.02}
-_TOLERANCE_OF_INT16 = 1e-3
+_TOLERANCE_OF_INT16 = 5e-3
+"""Of the largest product. Seen in SmolLM2-135M: 1.4e-3 at most, 3e-4 in the middle."""
 _SIBLINGS = (
     ("q_proj", "k_proj", "v_proj"),
     ("query", "key", "value"),
@@ -109,6 +110,7 @@ def pack_linears(
 ) -> int:
     """Replace the linear layers of `model`; how many. A tied embedding keeps its own copy."""
     count = 0
+    left: list[str] = []
     parents = list(model.modules())
     for number, parent in enumerate(parents):
         progress("pack", number, len(parents))
@@ -116,6 +118,7 @@ def pack_linears(
             layers = [parent.get_submodule(name) for name in names]
             packed = _packed(layers, pack)
             if packed is None:
+                left += names
                 continue
             if len(names) == 1:
                 setattr(parent, names[0], packed)
@@ -124,6 +127,8 @@ def pack_linears(
                 for index, name in enumerate(names):
                     setattr(parent, name, _FusedPart(fused, index))
             count += len(names)
+    if left:
+        _log.warning("%d linear layers stay torch's, such as %s", len(left), left[0])
     return count
 
 
