@@ -129,20 +129,21 @@ ROUTES = [
 ]
 
 
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    world: World = app.state.world
+    reconciling = asyncio.create_task(world.reconciler.run())
+    yield
+    reconciling.cancel()
+    with suppress(asyncio.CancelledError):
+        await reconciling
+    await asyncio.to_thread(world.residents.close)
+    world.files.close()
+    world.db.close()
+
+
 def create_app(world: World) -> Starlette:
     """The emulator as an ASGI app over a wired world, which it closes at the end."""
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        reconciling = asyncio.create_task(world.reconciler.run())
-        yield
-        reconciling.cancel()
-        with suppress(asyncio.CancelledError):
-            await reconciling
-        await asyncio.to_thread(world.residents.close)
-        world.files.close()
-        world.db.close()
-
     identify = identifier(world.settings, world.tokens)
     app = Starlette(
         routes=[guard(route) for route in ROUTES],
@@ -159,7 +160,7 @@ def create_app(world: World) -> Starlette:
             InjectedError: on_injected_error,
             HTTPException: on_http_exception,
         },
-        lifespan=lifespan,
+        lifespan=_lifespan,
     )
     app.router.redirect_slashes = False
     app.state.world = world

@@ -3,6 +3,7 @@
 import threading
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servemu.attic import Attic
@@ -178,17 +179,20 @@ def warm_up() -> threading.Thread:
     return thread
 
 
+def _weights(model: CatalogModel, settings: Settings, progress: "Progress") -> Path:
+    from servemu_engine.weights import ModelStore
+
+    if model.folder is not None:
+        return serving_folder(model.folder)
+    store = ModelStore(settings.model_store.expanduser())
+    return store.ensure(model.family.stand_in, progress)
+
+
 def local_engine(
     model: CatalogModel, settings: Settings, progress: "Progress"
 ) -> Engine | Embedder:
     """An engine on real weights. Raises `LoadFailed` when they cannot be had."""
-    from servemu_engine.weights import ModelStore
-
-    name = model.family.stand_in
-    if model.folder is not None:
-        folder = serving_folder(model.folder)
-    else:
-        folder = ModelStore(settings.model_store.expanduser()).ensure(name, progress)
+    name, folder = model.family.stand_in, _weights(model, settings, progress)
     progress("import", 0, None)
     if model.task == "llm/v1/embeddings":
         from servemu_engine.embeddings import EmbedderOptions, LocalEmbedder

@@ -136,14 +136,8 @@ class LocalEngine:
         )
         tokenizer = vocabulary.tokenizer
         runner, vocab_size = started.runner, started.facts.vocab_size
-        kv_bytes = self._kv_bytes(runner)
-        kv_tokens = kv_bytes // runner.num_bytes_per_token
-        window = min(context_length(started.facts.positions, tokenizer), kv_tokens)
-        if window < _SMALLEST_WINDOW:
-            raise LoadFailed(
-                f"model {self._info.name!r}: kv_bytes = {kv_bytes} holds {kv_tokens} tokens"
-            )
-        capacity = Capacity(options.max_num_sequences, kv_tokens, window)
+        capacity = self._capacity(runner, context_length(started.facts.positions, tokenizer))
+        window = capacity.window
 
         def make_loop() -> EngineLoop:
             scheduler = Scheduler(capacity, options.prefill_chunk, options.prefill_alone)
@@ -159,6 +153,17 @@ class LocalEngine:
         info = self._describe(started, where.device)
         seconds = time.perf_counter() - began
         self._info = replace(info, context_length=window, load_seconds=seconds)
+
+    def _capacity(self, runner: CheckedRunner, longest: int) -> Capacity:
+        """`longest`: tokens that the model can see."""
+        kv_bytes = self._kv_bytes(runner)
+        kv_tokens = kv_bytes // runner.num_bytes_per_token
+        window = min(longest, kv_tokens)
+        if window < _SMALLEST_WINDOW:
+            raise LoadFailed(
+                f"model {self._info.name!r}: kv_bytes = {kv_bytes} holds {kv_tokens} tokens"
+            )
+        return Capacity(self._options.max_num_sequences, kv_tokens, window)
 
     def _runner_options(self) -> RunnerOptions:
         options = self._options

@@ -11,6 +11,8 @@ import typer
 from servemu.cli.connection import failure
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from servemu.settings import Settings
 
 REFUSED = 2
@@ -101,23 +103,28 @@ def _require_models(settings: "Settings") -> None:
     fetch(settings)
 
 
+def _bound(settings: "Settings") -> "socket":
+    from servemu.server import bind
+
+    try:
+        return bind(settings.host, settings.port)
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host can be called that
+        where = f"{settings.host}:{settings.port}"
+        why = error.strerror if isinstance(error, OSError) else error
+        raise failure(f"cannot listen on {where}: {why}", REFUSED) from None
+
+
 def _serve(settings: "Settings") -> None:
     from servemu.app import create_app
     from servemu.catalog import CatalogInvalid
     from servemu.cli.progress import display
     from servemu.clock import PausedClock, SystemClock
     from servemu.loads import Loads
-    from servemu.server import Server, bind, url_of
+    from servemu.server import Server, url_of
     from servemu.wiring import build_world, warm_up
     from servemu_state.errors import StateError
 
-    try:
-        sock = bind(settings.host, settings.port)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no host can be called that
-        where = f"{settings.host}:{settings.port}"
-        why = error.strerror if isinstance(error, OSError) else error
-        raise failure(f"cannot listen on {where}: {why}", REFUSED) from None
-    with sock, display() as show:
+    with _bound(settings) as sock, display() as show:
         try:
             clock = PausedClock() if settings.clock == "paused" else SystemClock()
             world = build_world(settings, clock, loads=Loads(show))
