@@ -1,10 +1,11 @@
 """Which runner a model gets: the compiled step if it can be had and is right, or transformers'.
 
-What else was tried on two cores with AVX2 (SmolLM2-135M, November 2026): OpenVINO 2026.4, with our
-scheduler or its own, is 1.03 to 1.15 times slower than the float32 step at 32 streams and 1.45 to
-1.69 times slower than the int16 one; its int8 weights agree on 453 of 480 likeliest tokens (int16:
-479) and gain no speed. torch.compile of transformers' layers took 0.93 to 1.08 of the time of a
-step, which is noise, and seconds of each load.
+What else was tried on two cores with AVX2 (SmolLM2-135M, November 2026; single rounds, the machine
+drifts by 20 %). OpenVINO 2026.4, with our scheduler or its own: at 32 streams 1.03 to 1.34 times
+slower than the float32 step and 1.45 to 1.86 times slower than the int16 one, at 8 streams 0.83 to
+1.31 and 1.19 to 1.66 times; its int8 weights agree on 453 of 480 likeliest tokens (int16: 479) and
+gain no speed. torch.compile of transformers' layers: 0.89 to 1.24 of the time of a step, over our
+operators 0.93 to 1.08, and seconds of each load.
 """
 
 import logging
