@@ -4,9 +4,9 @@
  * Euclidean norm of NORM; rounding adds at most sqrt(INTEGERS) / 2. So no integer needs more than
  * 15 bits beside the sign, and a sum of products of two blocks is below (NORM + 12)^2 < 2^31
  * (Cauchy-Schwarz): it cannot overflow, whatever the numbers are, and is exact. The rounding error
- * of a number is at most 0.5 sqrt(INTEGERS) / NORM = 3.7e-4 of the root mean square. Products of
- * random numbers: off by 2.9e-4 of their norm, with bfloat16 weights by 1.6e-3. Run so far: AVX2
- * and the path of no extension; whatever is built is checked at load. */
+ * of a number is at most 0.5 sqrt(INTEGERS) / NORM = 3.7e-4 of the root mean square; bfloat16 is
+ * off by up to 2^-9 = 2e-3 of each. Run so far: AVX2 and the path of no extension; whatever is
+ * built is checked at load. */
 #include "compiled_vectors.h"
 
 #define INTEGERS 576

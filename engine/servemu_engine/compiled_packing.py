@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from servemu_engine.compiled_check import reference_logits
 from servemu_engine.compiling import NotCompiled
+from servemu_engine.weight_sizes import INTEGERS
 from servemu_engine.weight_sources import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16", "int16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int16")
 """Of weights, as compiled_products.h numbers them."""
-_INTEGERS = 576
 _NORM = 32755.0
 _SMALLEST = 1e-18
-"""Most integers that share a scale, their norm, and the least norm that numbers other than zeros
-have: as in compiled_integers.h."""
+"""Norm of integers that share a scale, and the least norm that numbers other than zeros have: as in
+compiled_integers.h."""
 
 _FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -234,7 +234,7 @@ def _integers(weight: Tensor, panel: int) -> Tensor:
 
 def _block_size(depth: int) -> int:
     """`block_size` of compiled_integers.h: even, all blocks alike."""
-    return -(-depth // -(-depth // _INTEGERS) // 2) * 2
+    return -(-depth // -(-depth // INTEGERS) // 2) * 2
 
 
 def check_supported(model: "PreTrainedModel") -> None:

@@ -1,11 +1,8 @@
 """Which runner a model gets: the compiled step if it can be had and is right, or transformers'.
 
-What else was tried on two cores with AVX2 (SmolLM2-135M, November 2026; single rounds, the machine
-drifts by 20 %). OpenVINO 2026.4, with our scheduler or its own: at 32 streams 1.03 to 1.34 times
-slower than the float32 step and 1.45 to 1.86 times slower than the int16 one, at 8 streams 0.83 to
-1.31 and 1.19 to 1.66 times; its int8 weights agree on 453 of 480 likeliest tokens (int16: 479) and
-gain no speed. torch.compile of transformers' layers: 0.89 to 1.24 of the time of a step, over our
-operators 0.93 to 1.08, and seconds of each load.
+Not used, because measured: torch.compile of transformers' layers (no faster than this machine's
+noise, and seconds of each load); OpenVINO (its step can be as fast as the float32 one, but not as
+the int16 one, its int8 weights lose likeliest tokens, and it takes a conversion and 200 MB).
 """
 
 import logging

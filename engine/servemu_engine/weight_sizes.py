@@ -15,8 +15,8 @@ DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float6
 _HALF = ("bfloat16", "float16")
 _WIDEST_PANEL = 32
 """Outputs of a matrix are filled up to whole panels: 16 wide with AVX2, 32 with AVX-512."""
-_INTEGERS = 576
-"""Most that share a scale, as in compiled_packing.py."""
+INTEGERS = 576
+"""Most of a row that share a scale, as in compiled_integers.h."""
 _EMBEDDINGS = ("embed", "wte", "wpe")
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _PROBED = 3
@@ -118,7 +118,7 @@ def _packed(outputs: int, depth: int, dtype: str) -> int:
     rows = -(-outputs // _WIDEST_PANEL) * _WIDEST_PANEL
     if dtype != "int16":
         return rows * depth * (2 if dtype in _HALF else 4)
-    blocks = -(-depth // _INTEGERS)
+    blocks = -(-depth // INTEGERS)
     return rows * blocks * (4 + 2 * (-(-depth // blocks) + 1))
 
 
